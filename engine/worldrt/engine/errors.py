@@ -1,0 +1,42 @@
+"""The exceptions of worldrt.
+
+    WorldrtError                 anything a user can mend; a command line prints it in one line and exits with 2
+    ├── InputError               a flag, prompt, size or frame count that cannot be used
+    ├── CheckpointError          weights that are missing, truncated or of another model
+    ├── BundleError              a bundle that is damaged, foreign, or does not fit its weights
+    ├── ShapeError               a tensor that does not fit a graph
+    ├── BackendError             a backend or device that is absent or refuses a graph
+    └── OutputError              a place that cannot be written
+
+Everything else that is raised is a defect of worldrt.
+"""
+
+from __future__ import annotations
+
+
+class WorldrtError(Exception):
+    """A mistake or a lack that the user can mend. The text says what, expected, got, and how to mend it."""
+
+
+class InputError(WorldrtError):
+    """A flag, prompt, size or frame count cannot be used."""
+
+
+class CheckpointError(WorldrtError):
+    """Weights are missing, truncated, of another dtype or of another model."""
+
+
+class BundleError(WorldrtError):
+    """A bundle is damaged, of an unknown version, or does not fit its weights."""
+
+
+class ShapeError(WorldrtError):
+    """A tensor does not fit the graph that it is given to."""
+
+
+class BackendError(WorldrtError):
+    """A backend or device is absent, or refuses a graph."""
+
+
+class OutputError(WorldrtError):
+    """A file or folder cannot be written."""

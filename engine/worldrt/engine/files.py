@@ -1,0 +1,90 @@
+"""Writing without half-written results: everything is made beside its place and renamed into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worldrt.engine.errors import OutputError
+
+
+@contextmanager
+def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path`, with its suffix; renamed to `path` at the end, removed on any error.
+
+    Raises `OutputError` where `path` exists (unless `overwrite`), cannot be written, or the disk is full.
+    """
+    _check_place(path, overwrite)
+    handle, name = _explained(path, lambda: tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent))
+    os.close(handle)
+    os.chmod(name, 0o666 & ~_umask())
+    part = Path(name)
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path`; takes its place at the end, removed on any error. Errors as `staged_file`."""
+    _check_place(path, overwrite)
+    part = Path(_explained(path, lambda: tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)))
+    os.chmod(part, 0o777 & ~_umask())
+    try:
+        yield part
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+            os.replace(path, old / path.name)
+            os.replace(part, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(part, path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; give another place, or --overwrite to replace it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def _explained(path: Path, make):  # type: ignore[no-untyped-def]
+    try:
+        return make()
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"{path}: the disk is full; nothing was kept. Free some space or give another place")
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root/relative`, refused with `ValueError` where it is absolute or leads out of `root`, by `..` or by a link."""
+    place = (root / relative).resolve()
+    if Path(relative).is_absolute() or not place.is_relative_to(root.resolve()):
+        raise ValueError(f"'{relative}' leads out of {root}")
+    return root / relative
