@@ -20,7 +20,9 @@ def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises `OutputError` where `path` exists (unless `overwrite`), cannot be written, or the disk is full.
     """
     _check_place(path, overwrite)
-    handle, name = _explained(path, lambda: tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent))
+    handle, name = _explained(
+        path, lambda: tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    )
     os.close(handle)
     os.chmod(name, 0o666 & ~_umask())
     part = Path(name)
@@ -72,7 +74,9 @@ def _explained(path: Path, make):  # type: ignore[no-untyped-def]
 
 def _output_error(path: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"{path}: the disk is full; nothing was kept. Free some space or give another place")
+        return OutputError(
+            f"{path}: the disk is full; nothing was kept. Free some space or give another place"
+        )
     return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 

@@ -1,0 +1,251 @@
+"""`bundle.json`: what an export made, and all that a runtime needs to know of it.
+
+A bundle is a folder of ONNX graphs and tokenizer files. Weights stay in the checkpoint: the bundle holds the place of
+its root and a fingerprint of each file (size and hash of the safetensors header).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from worldrt.engine.errors import BundleError
+from worldrt.engine.files import inside
+from worldrt.engine.schema import SchemaError, decode, encode
+from worldrt.engine.tensors import SymbolicShape, TensorSpec
+
+SCHEMA = 1
+FILE_NAME = "bundle.json"
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A checkpoint tensor that a graph uses: as the graph input `name`, or as an initializer by external data.
+
+    `key` may hold `{i}` and `{j}`: block number i and j = i + 1 of an instance of a block graph.
+    """
+
+    name: str
+    key: str
+    dtype: str
+    shape: SymbolicShape
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file with its inputs, outputs and weights. `program` is a saved torch program of the same graph."""
+
+    file: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weights_as: Literal["inputs", "external"]
+    weights: tuple[Weight, ...]
+    program: str | None = None
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Defaults of the sampler: a row table `kind` of `worldrt.runtime.samplers` and its numbers (levels are sigmas)."""
+
+    kind: str
+    steps: int
+    sigma_max: float
+    sigma_min: float
+    order: float = 7.0
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """`delta`: x0 = c + scale (c - u). `classic`: x0 = u + scale (c - u)."""
+
+    convention: Literal["delta", "classic"]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How an input of a denoiser is bound: per clip, per latent frame (it travels with its frame), per view, or fixed."""
+
+    bind: Literal["clip", "frame", "view", "constant"]
+
+
+@dataclass(frozen=True)
+class Component:
+    """What all components share: their graphs, compute precision, and weight files relative to the weight root."""
+
+    precision: Precision
+    files: tuple[str, ...]
+    graphs: Mapping[str, Graph]
+
+
+@dataclass(frozen=True)
+class Denoiser(Component):
+    """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`.
+
+    `sizes`: resolution -> aspect ratio -> (width, height) in pixels. `frames`: fps -> number of pixel frames.
+    """
+
+    form: Literal["whole", "block"]
+    blocks: int
+    conditions: Mapping[str, Condition]
+    sampler: Sampler
+    guidance: Guidance
+    sizes: Mapping[str, Mapping[str, tuple[int, int]]]
+    frames: Mapping[str, int]
+    size_multiple_px: int = 16
+
+
+@dataclass(frozen=True)
+class Vae(Component):
+    """A causal VAE as step graphs `encode_first`, `encode_next`, `decode_first`, `decode_next`.
+
+    One latent covers `spatial` x `spatial` pixels and, after the first frame, `temporal` frames. Statistics are those of
+    raw latents; the graphs take and return normalised ones.
+    """
+
+    channels: int
+    spatial: int
+    temporal: int
+    latent_mean: tuple[float, ...]
+    latent_std: tuple[float, ...]
+    pixel_format: Literal["rgb24", "nv12", "yuv420p"] = "rgb24"
+
+
+@dataclass(frozen=True)
+class Text(Component):
+    """A text encoder `encode(ids, mask)`; prompts are padded with zero rows to `max_tokens` rows of `width`."""
+
+    tokenizer: str
+    max_tokens: int
+    width: int
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The fingerprint of a checkpoint file; `sha256` of all its bytes only where it was asked for."""
+
+    size_bytes: int
+    header_sha256: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The folder that weight files are relative to, as it was at export, and their fingerprints."""
+
+    root: str
+    files: Mapping[str, WeightFile]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `bundle.json`."""
+
+    schema: int
+    family: str
+    variant: str
+    producer: Mapping[str, str]
+    weights: Weights
+    denoisers: Mapping[str, Denoiser]
+    vae: Vae | None = None
+    text: Text | None = None
+    files: Mapping[str, str] = field(default_factory=dict)  # other files of the bundle and their sha256
+
+    def components(self) -> dict[str, Component]:
+        """All components by name; denoisers by their task."""
+        named: dict[str, Component] = dict(self.denoisers)
+        return named | {n: c for n, c in (("vae", self.vae), ("text", self.text)) if c is not None}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A validated bundle: its folder, its manifest, and the weight root in force."""
+
+    folder: Path
+    manifest: Manifest
+    weight_root: Path
+
+    def path(self, relative: str) -> Path:
+        """A file of the bundle. Raises `BundleError` where the path leaves the folder or the file is missing."""
+        return _existing(self.folder, relative, "bundle")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `bundle.json` into a folder."""
+    text = json.dumps(encode(manifest), indent=1, ensure_ascii=False)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Parse and check `bundle.json`. Raises `BundleError`."""
+    place = folder / FILE_NAME
+    try:
+        data = json.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder}: no bundle here ({FILE_NAME} is missing); make one with trt-export"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{place}: cannot be read: {error}") from error
+    version = data.get("schema") if isinstance(data, dict) else None
+    if version != SCHEMA:
+        raise BundleError(
+            f"{place}: schema version {version!r}; this worldrt reads {SCHEMA}. Export the bundle again"
+        )
+    try:
+        return decode(Manifest, data)
+    except SchemaError as error:
+        raise BundleError(f"{place}: {error}") from error
+
+
+def load_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bundle:
+    """Read a bundle and check every file it names. `checkpoint` overrides the recorded root of the weights.
+
+    Raises `BundleError`: unknown version, missing or changed file, path that leaves its root. Weight files are checked
+    when `worldrt.engine.weights.open_weights` opens them.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    bundle = Bundle(
+        folder, manifest, Path(checkpoint) if checkpoint is not None else Path(manifest.weights.root)
+    )
+    expected = dict(manifest.files)
+    for component in manifest.components().values():
+        expected |= {graph.file: graph.sha256 for graph in component.graphs.values()}
+    for relative, sha256 in expected.items():
+        actual = file_sha256(bundle.path(relative))
+        if actual != sha256:
+            raise BundleError(
+                f"{folder / relative}: changed since the export (sha256 {actual[:12]}..., expected {sha256[:12]}...)"
+            )
+    if manifest.text is not None and manifest.text.tokenizer not in manifest.files:
+        raise BundleError(
+            f"{folder}: the tokenizer '{manifest.text.tokenizer}' is not among the bundle's files"
+        )
+    return bundle
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _existing(root: Path, relative: str, what: str) -> Path:
+    try:
+        path = inside(root, relative)
+    except ValueError as error:
+        raise BundleError(f"{what}: {error}; a path of a bundle must stay inside it") from error
+    if not path.is_file():
+        raise BundleError(f"{what}: {path} is missing; export again, or copy the bundle whole")
+    return path
+
+
+def specs_as_json(specs: tuple[TensorSpec, ...]) -> Any:
+    """Tensor specs as `trt-run inspect --json` prints them."""
+    return encode(specs)
