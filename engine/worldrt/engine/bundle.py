@@ -188,16 +188,12 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BundleError(
-            f"{folder}: no bundle here ({FILE_NAME} is missing); make one with trt-export"
-        ) from None
+        raise BundleError(f"{folder}: no bundle here ({FILE_NAME} is missing); make one with trt-export") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{place}: cannot be read: {error}") from error
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA:
-        raise BundleError(
-            f"{place}: schema version {version!r}; this worldrt reads {SCHEMA}. Export the bundle again"
-        )
+        raise BundleError(f"{place}: schema version {version!r}; this worldrt reads {SCHEMA}. Export the bundle again")
     try:
         return decode(Manifest, data)
     except SchemaError as error:
@@ -212,9 +208,7 @@ def load_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bun
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    bundle = Bundle(
-        folder, manifest, Path(checkpoint) if checkpoint is not None else Path(manifest.weights.root)
-    )
+    bundle = Bundle(folder, manifest, Path(checkpoint) if checkpoint is not None else Path(manifest.weights.root))
     expected = dict(manifest.files)
     for component in manifest.components().values():
         expected |= {graph.file: graph.sha256 for graph in component.graphs.values()}
@@ -225,9 +219,7 @@ def load_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bun
                 f"{folder / relative}: changed since the export (sha256 {actual[:12]}..., expected {sha256[:12]}...)"
             )
     if manifest.text is not None and manifest.text.tokenizer not in manifest.files:
-        raise BundleError(
-            f"{folder}: the tokenizer '{manifest.text.tokenizer}' is not among the bundle's files"
-        )
+        raise BundleError(f"{folder}: the tokenizer '{manifest.text.tokenizer}' is not among the bundle's files")
     return bundle
 
 

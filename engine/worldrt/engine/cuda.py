@@ -45,17 +45,13 @@ class CudaDevice:
         return array
 
     def copy(self, target: Buffer, source: Buffer) -> None:
-        self._copy(
-            target.pointer, source.pointer, min(target.nbytes, source.nbytes), "cudaMemcpyDeviceToDevice"
-        )
+        self._copy(target.pointer, source.pointer, min(target.nbytes, source.nbytes), "cudaMemcpyDeviceToDevice")
 
     def synchronize(self) -> None:
         self._call("cudaStreamSynchronize", self.stream)
 
     def _copy(self, target: int, source: int, nbytes: int, kind: str) -> None:
-        self._call(
-            "cudaMemcpyAsync", target, source, nbytes, getattr(self._rt.cudaMemcpyKind, kind), self.stream
-        )
+        self._call("cudaMemcpyAsync", target, source, nbytes, getattr(self._rt.cudaMemcpyKind, kind), self.stream)
 
     def _call(self, name: str, *args: Any) -> Any:
         """Call the runtime; its error code becomes a `BackendError`, its one result is returned."""

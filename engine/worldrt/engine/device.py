@@ -54,9 +54,7 @@ class Buffer:
         if step != 1 or stop < start:
             raise ShapeError("a buffer is cut by a plain slice of its first dimension")
         row = self.nbytes // max(1, self.shape[0])
-        return Buffer(
-            self.pointer + start * row, (stop - start, *self.shape[1:]), self.dtype, self.owner, self.device
-        )
+        return Buffer(self.pointer + start * row, (stop - start, *self.shape[1:]), self.dtype, self.owner, self.device)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

@@ -74,9 +74,7 @@ def _explained(path: Path, make):  # type: ignore[no-untyped-def]
 
 def _output_error(path: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"{path}: the disk is full; nothing was kept. Free some space or give another place"
-        )
+        return OutputError(f"{path}: the disk is full; nothing was kept. Free some space or give another place")
     return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 

@@ -98,11 +98,7 @@ class SafetensorsFile:
     def content_sha256(self) -> str:
         """The hash of the whole file (reads it all)."""
         with self.path.open("rb") as file:
-            return (
-                hashlib.file_digest(file, "sha256").hexdigest()
-                if hasattr(hashlib, "file_digest")
-                else _digest(file)
-            )
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
 def _digest(file: Any) -> str:
@@ -118,7 +114,5 @@ def _place(key: str, entry: Mapping[str, Any], base: int) -> StoredTensor:
     if dtype is None:
         raise ValueError(f"tensor '{key}' has dtype {entry['dtype']}; known: {', '.join(DTYPES)}")
     if min(shape, default=0) < 0 or begin < 0 or end - begin != size_bytes(shape, dtype):
-        raise ValueError(
-            f"tensor '{key}': {math.prod(shape)} values of {dtype} do not fill bytes {begin} to {end}"
-        )
+        raise ValueError(f"tensor '{key}': {math.prod(shape)} values of {dtype} do not fill bytes {begin} to {end}")
     return StoredTensor(key, dtype, shape, base + begin, end - begin)

@@ -47,9 +47,7 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
         _expect(len(data) == len(args), data, where, data, f"a list of {len(args)}")
-        return tuple(
-            _decode(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True))
-        )
+        return tuple(_decode(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True)))
     if origin is not None and issubclass(origin, Mapping):
         _expect(isinstance(data, dict), data, where, data, "an object")
         return {key: _decode(args[1], item, _join(where, key)) for key, item in data.items()}
@@ -87,9 +85,7 @@ def _decode_dataclass(kind: Any, data: Any, where: str) -> Any:
             raise SchemaError(f"{_join(where, key)}: unknown key; known: {', '.join(fields)}")
     values = {}
     for name, field in fields.items():
-        optional = (
-            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        )
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         if name in data:
             values[name] = _decode(hints[name], data[name], _join(where, name))
         elif not optional:

@@ -1,0 +1,1 @@
+"""One file per backend; `base.py` says what a backend module holds."""

@@ -1,0 +1,98 @@
+"""The weights of a component, opened from the checkpoint and checked against the bundle's fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldrt.engine.bundle import Bundle, Component, Graph, Weight, WeightFile
+from worldrt.engine.device import Buffer
+from worldrt.engine.errors import BundleError, CheckpointError
+from worldrt.engine.safetensors import SafetensorsFile
+
+
+@dataclass(frozen=True)
+class WeightStore:
+    """The tensors of one component by checkpoint key; reading one maps its file and copies nothing."""
+
+    root: Path
+    owner: Mapping[str, SafetensorsFile]
+
+    def __getitem__(self, key: str) -> Buffer:
+        """Raises `CheckpointError` for an unknown key."""
+        if key not in self.owner:
+            raise CheckpointError(f"{self.root}: no tensor '{key}' in the weight files of this component")
+        return self.owner[key][key]
+
+    def of_graph(self, graph: Graph, block: int = 0) -> dict[str, Buffer]:
+        """The weight inputs of a graph by input name; `block` fills `{i}` (and block + 1 fills `{j}`) of their keys."""
+        return {weight.name: self[weight_key(weight, block)] for weight in graph.weights}
+
+
+def weight_key(weight: Weight, block: int = 0) -> str:
+    """The checkpoint key of a weight in instance `block` of its graph."""
+    return weight.key.replace("{i}", str(block)).replace("{j}", str(block + 1))
+
+
+def open_weights(bundle: Bundle, component: Component, *, full: bool = False) -> WeightStore:
+    """Open a component's weight files. `full` also compares recorded hashes of whole files.
+
+    Raises `BundleError` where a file is missing, leaves the weight root, has another fingerprint, or where a tensor
+    that a graph uses is absent or has another shape or dtype; `CheckpointError` where a file is damaged.
+    """
+    owner: dict[str, SafetensorsFile] = {}
+    for relative in component.files:
+        file = _open_checked(bundle, relative, full)
+        owner |= dict.fromkeys(file.tensors, file)
+    for graph in component.graphs.values():
+        _check_tensors(bundle, graph, owner)
+    return WeightStore(bundle.weight_root, owner)
+
+
+def _open_checked(bundle: Bundle, relative: str, full: bool) -> SafetensorsFile:
+    recorded = bundle.manifest.weights.files.get(relative)
+    if recorded is None:
+        raise BundleError(f"{bundle.folder}: no fingerprint of the weight file '{relative}'; export again")
+    path = _weight_path(bundle.weight_root, relative)
+    if not path.is_file():
+        raise BundleError(
+            f"{path}: this weight file is missing; the bundle was made from {bundle.manifest.weights.root}. "
+            "If the checkpoint has moved, say where it is with --checkpoint"
+        )
+    file = SafetensorsFile.open(path)
+    if (file.size_bytes, file.header_sha256) != (recorded.size_bytes, recorded.header_sha256):
+        raise BundleError(
+            f"{path}: not the weights that the bundle was exported from (header or size differ); export again"
+        )
+    if full and recorded.sha256 not in (None, file.content_sha256()):
+        raise BundleError(f"{path}: its content changed since the export (sha256 differs)")
+    return file
+
+
+def _weight_path(root: Path, relative: str) -> Path:
+    """A checkpoint may hold links (model hubs do), but no recorded path may climb out of its root."""
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise BundleError(f"weight file '{relative}': a path must stay inside the weight root {root}")
+    return root / relative
+
+
+def _check_tensors(bundle: Bundle, graph: Graph, owner: Mapping[str, SafetensorsFile]) -> None:
+    for weight in graph.weights:
+        key = weight_key(weight)
+        if key not in owner:
+            raise BundleError(
+                f"{bundle.weight_root}: the graph {graph.file} uses tensor '{key}', which no weight file holds"
+            )
+        stored = owner[key].tensors[key]
+        if (stored.dtype, stored.shape) != (weight.dtype, weight.shape):
+            raise BundleError(
+                f"{owner[key].path}: tensor '{key}': expected {weight.dtype}{list(weight.shape)}, "
+                f"got {stored.dtype}{list(stored.shape)}"
+            )
+
+
+def fingerprint(path: Path, *, full: bool = False) -> WeightFile:
+    """The fingerprint of a safetensors file; with `full`, the hash of all its bytes too. Raises `CheckpointError`."""
+    file = SafetensorsFile.open(path)
+    return WeightFile(file.size_bytes, file.header_sha256, file.content_sha256() if full else None)
