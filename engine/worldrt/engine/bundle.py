@@ -70,7 +70,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Condition:
-    """How an input of a denoiser is bound: per clip, per latent frame (it travels with its frame), per view, or fixed."""
+    """How an input of a denoiser is bound: per clip, per latent frame (and travelling with it), per view, or fixed."""
 
     bind: Literal["clip", "frame", "view", "constant"]
 
@@ -105,8 +105,8 @@ class Denoiser(Component):
 class Vae(Component):
     """A causal VAE as step graphs `encode_first`, `encode_next`, `decode_first`, `decode_next`.
 
-    One latent covers `spatial` x `spatial` pixels and, after the first frame, `temporal` frames. Statistics are those of
-    raw latents; the graphs take and return normalised ones.
+    One latent covers `spatial` x `spatial` pixels and, after the first frame, `temporal` frames. Statistics are those
+    of raw latents; the graphs take and return normalised ones.
     """
 
     channels: int

@@ -30,14 +30,14 @@ class Buffer:
         return size_bytes(self.shape, self.dtype)
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """A view of host memory (bfloat16 as uint16), writable where the owner is. Raises `BackendError` off the host."""
+        """A view of host memory (bfloat16 as uint16), writable where its owner is. Raises `BackendError` off the host."""
         if self.device != "cpu":
             raise BackendError(f"a buffer on {self.device} has no numpy view; download it first")
         if self.nbytes == 0:
             return np.empty(self.shape, _NUMPY[self.dtype])
         memory = (ctypes.c_uint8 * self.nbytes).from_address(self.pointer)
         memory._worldrt_owner = self.owner  # type: ignore[attr-defined]  # the view outlives this object
-        array: np.ndarray[Any, Any] = np.frombuffer(memory, _NUMPY[self.dtype]).reshape(self.shape)
+        array: np.ndarray[Any, Any] = np.frombuffer(memoryview(memory), _NUMPY[self.dtype]).reshape(self.shape)
         if isinstance(self.owner, np.ndarray) and not self.owner.flags.writeable:
             array.flags.writeable = False
         return array
@@ -111,7 +111,7 @@ class HostDevice:
         np.copyto(target.numpy(), array, casting="no")
 
     def download(self, source: Buffer) -> np.ndarray[Any, Any]:
-        return source.numpy().copy()
+        return np.array(source.numpy())
 
     def copy(self, target: Buffer, source: Buffer) -> None:
         self.upload(target, source.numpy())

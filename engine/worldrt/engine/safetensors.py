@@ -1,4 +1,4 @@
-"""Reading safetensors files by memory map, without a package: header, fingerprint, and tensors that are never copied."""
+"""Reading safetensors files by memory map, without a package: header, fingerprint, tensors that are never copied."""
 
 from __future__ import annotations
 

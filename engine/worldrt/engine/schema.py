@@ -1,4 +1,4 @@
-"""JSON to frozen dataclasses and back, with errors that name the place: `vae.graphs.encode_first.file: expected ...`."""
+"""JSON to frozen dataclasses and back, with errors that name the place: `vae.graphs.encode_first: expected ...`."""
 
 from __future__ import annotations
 
