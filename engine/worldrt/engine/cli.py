@@ -1,0 +1,77 @@
+"""What the command lines share: flags in both spellings, errors in one line, a clean end on Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from worldrt.engine.errors import WorldrtError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes `--save_path` and `--save-path` alike, no abbreviations; a wrong flag is one line and exit code 2.
+
+    Subparsers made from it are of the same kind. Declare flags in either spelling; help shows the declared one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **({"allow_abbrev": False} | kwargs))
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+        return super().parse_known_args(self._respell(sys.argv[1:] if args is None else list(args)), namespace)
+
+    def _respell(self, args: list[str]) -> list[str]:
+        """Flags as they were declared; what is no flag of this parser stays as it is."""
+        declared = {_key(flag): flag for flag in self._option_string_actions if flag.startswith("--")}
+        end = args.index("--") if "--" in args else len(args)
+        return [_respelled(token, declared) for token in args[:end]] + args[end:]
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _key(flag: str) -> str:
+    return flag.replace("-", "_")
+
+
+def _respelled(token: str, declared: dict[str, str]) -> str:
+    if not token.startswith("--"):
+        return token
+    flag, equals, value = token.partition("=")
+    return declared.get(_key(flag), flag) + equals + value
+
+
+def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `main(argv)` and return the exit code: 2 and one line for a mistake of the user, 130 when interrupted.
+
+    SIGTERM counts as an interruption, so that staged files are removed then too.
+    """
+    try:
+        with _terminate_as_interrupt():
+            return main(argv) or 0
+    except WorldrtError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written was kept", file=sys.stderr)
+        return INTERRUPTED
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
