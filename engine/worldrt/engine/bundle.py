@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from worldrt.engine.errors import BundleError
 from worldrt.engine.files import inside
@@ -236,8 +236,3 @@ def _existing(root: Path, relative: str, what: str) -> Path:
     if not path.is_file():
         raise BundleError(f"{what}: {path} is missing; export again, or copy the bundle whole")
     return path
-
-
-def specs_as_json(specs: tuple[TensorSpec, ...]) -> Any:
-    """Tensor specs as `trt-run inspect --json` prints them."""
-    return encode(specs)

@@ -30,7 +30,7 @@ class Buffer:
         return size_bytes(self.shape, self.dtype)
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """A view of host memory (bfloat16 as uint16), writable where its owner is. Raises `BackendError` off the host."""
+        """A view of host memory (bfloat16 as uint16), writable as its owner is. Raises `BackendError` off the host."""
         if self.device != "cpu":
             raise BackendError(f"a buffer on {self.device} has no numpy view; download it first")
         if self.nbytes == 0:

@@ -97,15 +97,11 @@ class SafetensorsFile:
 
     def content_sha256(self) -> str:
         """The hash of the whole file (reads it all)."""
+        digest = hashlib.sha256()
         with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
 
 
 def _place(key: str, entry: Mapping[str, Any], base: int) -> StoredTensor:

@@ -1,0 +1,66 @@
+import errno
+import os
+
+import pytest
+
+from worldrt.engine.errors import OutputError
+from worldrt.engine.files import inside, staged_file, staged_folder
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "sub" / "out.mp4"
+    with pytest.raises(RuntimeError), staged_file(target) as part:
+        part.write_bytes(b"half")
+        raise RuntimeError
+    assert list(target.parent.iterdir()) == []
+    with staged_file(target) as part:
+        assert part.suffix == ".mp4"
+        part.write_bytes(b"whole")
+    assert target.read_bytes() == b"whole"
+    assert os.listdir(target.parent) == ["out.mp4"]
+
+
+def test_an_existing_place_is_kept(tmp_path):
+    target = tmp_path / "out"
+    target.write_text("mine")
+    with pytest.raises(OutputError, match="exists.*--overwrite"), staged_file(target):
+        pass
+    with pytest.raises(KeyboardInterrupt), staged_file(target, overwrite=True) as part:
+        part.write_text("theirs")
+        raise KeyboardInterrupt
+    assert target.read_text() == "mine"
+    with staged_file(target, overwrite=True) as part:
+        part.write_text("theirs")
+    assert target.read_text() == "theirs"
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "bundle"
+    for text in ("one", "two"):
+        with staged_folder(target, overwrite=True) as part:
+            (part / text).write_text(text)
+    assert os.listdir(target) == ["two"]
+    with pytest.raises(ValueError, match="stop"), staged_folder(target, overwrite=True) as part:
+        (part / "three").write_text("")
+        raise ValueError("stop")
+    assert os.listdir(target) == ["two"]
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_full_disk_and_unwritable_places_are_explained(tmp_path):
+    with pytest.raises(OutputError, match="disk is full"), staged_file(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"), staged_file(tmp_path / "file" / "out"):
+        pass
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_paths_stay_inside(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    assert inside(root, "a/b") == root / "a" / "b"
+    for bad in ("../x", "/etc/passwd", "a/../../x", "link/x"):
+        with pytest.raises(ValueError, match="leads out of"):
+            inside(root, bad)

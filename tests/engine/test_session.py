@@ -1,0 +1,105 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from worldrt.engine.bundle import load_bundle
+from worldrt.engine.device import HostDevice, host_buffer
+from worldrt.engine.errors import BackendError, InputError, ShapeError
+from worldrt.engine.session import open_session
+from worldrt.engine.weights import open_weights
+
+
+class Opened:
+    def __init__(self, folder, backend="onnxruntime", **options):
+        bundle = load_bundle(folder)
+        text = bundle.manifest.text
+        graph = text.graphs["encode"]
+        store = open_weights(bundle, text)
+        self.session = open_session(
+            backend, bundle.path(graph.file), graph, HostDevice(), weight_root=bundle.weight_root, options=options
+        )
+        self.weights = store.of_graph(graph) if graph.weights_as == "inputs" else {}
+        self.matrix = load_file(bundle.weight_root / graph_file(text))["layer.0.weight"]
+
+    def bind(self, axes, **given):
+        return self.session.bind(axes, self.weights | given)
+
+
+def graph_file(text):
+    return text.files[0]
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_call_runs_on_its_buffers_again_and_again(bundle_folder, low_memory):
+    opened = Opened(bundle_folder, low_memory=low_memory)
+    call = opened.bind({"batch": 5})
+    x = call["x"].numpy()
+    for seed in range(2):
+        x[...] = np.random.default_rng(seed).standard_normal(x.shape)
+        call.run()
+        np.testing.assert_allclose(call["y"].numpy(), x @ opened.matrix, rtol=1e-6, atol=1e-6)
+
+
+def test_calls_of_one_session_share_buffers(bundle_folder):
+    opened = Opened(bundle_folder)
+    y = host_buffer(np.zeros((2, 3), np.float32))
+    first = opened.bind({}, y=y)  # the batch follows from the buffer
+    second = opened.bind({"batch": 2}, y=y)
+    first["x"].numpy()[...], second["x"].numpy()[...] = 1, 2
+    first.run()
+    once = y.numpy().copy()
+    second.run()
+    np.testing.assert_allclose(y.numpy(), 2 * once)
+
+
+def test_running_allocates_nothing_of_tensor_size(bundle_folder):
+    call = Opened(bundle_folder).bind({"batch": 4096})
+    call.run()
+    tracemalloc.start()
+    for _ in range(10):
+        call.run()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < call["y"].nbytes / 4
+
+
+@pytest.mark.parametrize(
+    ("axes", "given", "text"),
+    [
+        ({}, {}, "axis 'batch' has no size"),
+        ({"batch": 3}, {"y": (2, 3)}, r"'y': expected float32\[3, 3\] on cpu, got float32\[2, 3\] on cpu"),
+        ({"batch": 2}, {"x": (2, 5)}, r"expected x float32\[batch, 4\], got shape \(2, 5\)"),
+        ({"batch": 2}, {"z": (2, 5)}, "no tensor 'z'; there are: x, "),
+    ],
+)
+def test_buffers_that_do_not_fit(bundle_folder, axes, given, text):
+    buffers = {name: host_buffer(np.zeros(shape, np.float32)) for name, shape in given.items()}
+    with pytest.raises(ShapeError, match=text):
+        Opened(bundle_folder).bind(axes, **buffers)
+
+
+def test_weight_inputs_must_be_given(bundle_folder):
+    opened = Opened(bundle_folder)
+    if opened.weights:
+        with pytest.raises(ShapeError, match="the weight input 'w' is not given"):
+            opened.session.bind({"batch": 1})
+
+
+def test_null_backend_counts_and_keeps_outputs(bundle_folder):
+    opened = Opened(bundle_folder, backend="null")
+    call = opened.bind({"batch": 1})
+    call["y"].numpy()[...] = 3
+    call.run()
+    assert opened.session.runs == 1
+    assert (call["y"].numpy() == 3).all()
+
+
+def test_a_graph_that_cannot_be_read(bundle_folder):
+    bundle = load_bundle(bundle_folder)
+    graph = bundle.manifest.text.graphs["encode"]
+    with pytest.raises(BackendError, match="ONNX Runtime refuses"):
+        open_session("onnxruntime", bundle_folder / "bundle.json", graph, HostDevice(), weight_root=bundle.weight_root)
+    with pytest.raises(InputError, match="no 'onnx'"):
+        open_session("onnx", bundle_folder / graph.file, graph, HostDevice(), weight_root=bundle.weight_root)
