@@ -1,0 +1,37 @@
+// Storage-only number formats: read as float, exactly. Branch-free integer code, so that loops over them vectorise.
+#pragma once
+#include <cstring>
+
+#include "launch.h"
+
+namespace worldrt {
+
+enum Dtype : int32_t { kFloat32 = 0, kFloat16 = 1, kBfloat16 = 2, kUint8 = 3 };
+
+struct Half { uint16_t bits; };
+struct Bfloat { uint16_t bits; };
+
+WRT_HD float from_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+WRT_HD float to_float(float v) { return v; }
+WRT_HD float to_float(uint8_t v) { return static_cast<float>(static_cast<int32_t>(v)); }
+WRT_HD float to_float(Bfloat v) { return from_bits(static_cast<uint32_t>(v.bits) << 16); }
+
+// A normal number only needs its exponent rebased (15 -> 127), infinities and NaN once more (to 255). A subnormal
+// is its integer mantissa times 2^-24: an exact conversion that, unlike a multiplication of a subnormal float,
+// does not depend on a process's flush-to-zero mode.
+WRT_HD float to_float(Half v) {
+  const uint32_t bits = v.bits, magnitude = bits & 0x7fffu;
+  const uint32_t rebase = (127u - 15u) << 23;
+  const uint32_t normal = (magnitude << 13) + rebase + (magnitude >= 0x7c00u ? rebase : 0u);
+  const float small = static_cast<float>(static_cast<int32_t>(magnitude)) * 5.9604644775390625e-08f;
+  uint32_t tiny;
+  memcpy(&tiny, &small, sizeof tiny);
+  return from_bits(((bits & 0x8000u) << 16) | (magnitude < 0x0400u ? tiny : normal));
+}
+
+}  // namespace worldrt
