@@ -1,0 +1,26 @@
+"""What a family hands to the tracer: a module, the tensors in and out of it, and where its weights lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from worldrt.engine.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """One graph to be.
+
+    `module.forward` takes the inputs by position, in this order, and returns a tensor or a tuple in the order of
+    `outputs`. `weights` maps every parameter of `module` (dotted name) to the key of its checkpoint tensor. In a graph
+    that is traced once for many blocks a key holds `{i}`, and `{j}` for the block after it.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weights: Mapping[str, str]
