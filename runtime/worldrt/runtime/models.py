@@ -1,0 +1,78 @@
+"""The models of one or more bundles, loaded when first used and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from worldrt.engine.bundle import Bundle, load_bundle
+from worldrt.engine.errors import InputError
+from worldrt.runtime.components import Execution, Opener
+from worldrt.runtime.denoise import DenoiserModel
+from worldrt.runtime.text import TextEncoder
+from worldrt.runtime.vae import VaeCodec
+
+T = TypeVar("T")
+
+
+class Models:
+    """Text encoder, denoiser and VAE by task (`text2image`, `video2world`). The first bundle with a task serves it."""
+
+    def __init__(self, bundles: Sequence[Bundle], execution: Execution) -> None:
+        self.bundles = tuple(bundles)
+        self.execution = execution
+        self._kept: dict[tuple[Any, ...], Any] = {}
+
+    @classmethod
+    def open(
+        cls, bundles: Sequence[Path | str], checkpoints: Sequence[Path | str | None] = (), **execution: Any
+    ) -> Models:
+        """Read bundles; graphs are loaded later. `checkpoints` override the weight roots, in the order of `bundles`.
+
+        `execution` are the fields of `Execution`. Raises `BundleError`.
+        """
+        roots = [*checkpoints, *[None] * (len(bundles) - len(checkpoints))]
+        opened = [load_bundle(folder, root) for folder, root in zip(bundles, roots, strict=True)]
+        return cls(opened, Execution(**execution))
+
+    def opener(self, task: str) -> Opener:
+        """Raises `InputError` where no bundle has the task."""
+        for bundle in self.bundles:
+            if task in bundle.manifest.denoisers:
+                return Opener(bundle, self.execution)
+        folders = ", ".join(str(bundle.folder) for bundle in self.bundles)
+        raise InputError(f"{folders}: no model for {task}; export one with trt-export, and give it as --bundle")
+
+    def denoiser(self, task: str) -> DenoiserModel:
+        opener = self.opener(task)
+        spec = opener.bundle.manifest.denoisers[task]
+        return self._keep(("denoiser", opener.bundle.folder, task), lambda: DenoiserModel(opener, spec))
+
+    def vae(self, task: str) -> VaeCodec:
+        opener = self.opener(task)
+        spec = opener.bundle.manifest.vae
+        if spec is None:
+            raise InputError(f"{opener.bundle.folder}: this bundle has no VAE; export it again with all components")
+        return self._keep(("vae", opener.bundle.folder), lambda: VaeCodec(opener, spec))
+
+    def text(self, task: str) -> TextEncoder:
+        """One encoder serves two bundles whose weight files are the same."""
+        opener = self.opener(task)
+        spec = opener.bundle.manifest.text
+        if spec is None:
+            raise InputError(f"{opener.bundle.folder}: this bundle has no text encoder; export it again with one")
+        files = tuple((opener.bundle.weight_root / file).resolve() for file in spec.files)
+        return self._keep(("text", files, spec.precision), lambda: TextEncoder(opener, spec))
+
+    def release(self, kind: str) -> None:
+        """Forget loaded models of a kind (`text`, `denoiser`, `vae`); they are loaded again when needed."""
+        self._kept = {key: value for key, value in self._kept.items() if key[0] != kind}
+
+    def close(self) -> None:
+        self._kept = {}
+
+    def _keep(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return cast(T, self._kept[key])

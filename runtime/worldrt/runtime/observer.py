@@ -1,0 +1,27 @@
+"""How a run tells what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from worldrt.runtime.timing import Timings
+
+
+class Observer:
+    """Keeps the timings of a run. A subclass may show progress; an exception that it raises cancels the run."""
+
+    def __init__(self) -> None:
+        self.timings = Timings()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a `with` block."""
+        with self.timings.stage(name):
+            yield
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` steps of a stage are done; the first call of a stage has `done` 0."""
+
+    def warn(self, text: str) -> None:
+        """Something that the user should know, in one line."""

@@ -1,0 +1,1 @@
+"""One file per task: from a request to frames."""

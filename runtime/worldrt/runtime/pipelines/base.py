@@ -1,0 +1,90 @@
+"""What the pipelines share: opening, the sampling of one clip, the texts of both branches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from worldrt.runtime.denoise import DenoiserShape
+from worldrt.runtime.models import Models
+from worldrt.runtime.noise import initial_noise
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.request import Settings
+from worldrt.runtime.sampling import sample
+
+P = TypeVar("P", bound="Pipeline")
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
+Frame = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Pipeline:
+    """Opened models; a context manager that lets them go."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+
+    @classmethod
+    def open(cls: type[P], *bundles: Path | str, **execution: Any) -> P:
+        """Read bundle folders; `execution` are the fields of `Execution` (backend, device, guidance, options).
+
+        Raises `BundleError`.
+        """
+        return cls(Models.open(bundles, **execution))
+
+    def __enter__(self: P) -> P:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.models.close()
+
+
+def encode_texts(
+    models: Models, task: str, prompt: str, negative: str | None, observer: Observer
+) -> tuple[Float32, Float32]:
+    """Rows (N, D) of the prompt and of the negative prompt; None is all zeros."""
+    with observer.stage(f"{task}: load"):
+        encoder = models.text(task)
+    with observer.stage(f"{task}: text"):
+        cond = encoder.encode(prompt)
+        return cond, encoder.nothing() if negative is None else encoder.encode(negative)
+
+
+def sample_clip(
+    models: Models,
+    task: str,
+    settings: Settings,
+    seed: int,
+    texts: tuple[Float32, Float32],
+    conditions: Mapping[str, Float32],
+    observer: Observer,
+) -> Float32:
+    """Latents (1, C, T, H/8, W/8) of one clip. `conditions` are the denoiser's other inputs by name; `position`, the
+    index of each latent frame, is known here."""
+    with observer.stage(f"{task}: load"):
+        model, vae = models.denoiser(task), models.vae(task).spec
+        shape = DenoiserShape(
+            vae.channels,
+            1 + (settings.num_frames - 1) // vae.temporal,
+            settings.height // vae.spatial,
+            settings.width // vae.spatial,
+            len(texts[0]),
+        )
+        bound = model.bind(shape, guided=settings.guidance != 0)
+        bound.fill_text(*texts)
+        for name, values in ({"position": np.arange(shape.frames, dtype=np.float32)} | dict(conditions)).items():
+            if name in model.conditions:
+                bound.fill(name, values)
+    table = settings.table()
+    stage = f"{task}: sampling"
+    with observer.stage(stage):
+        observer.progress(stage, 0, len(table))
+        noise = initial_noise(shape.latents(), seed, settings.sigma_max)
+        for done in sample(bound, table, noise, guidance=settings.guidance):
+            observer.progress(stage, done, len(table))
+        return model.device.download(bound.x)

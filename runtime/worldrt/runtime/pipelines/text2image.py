@@ -1,0 +1,29 @@
+"""A picture from a prompt."""
+
+from __future__ import annotations
+
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.pipelines.base import Frame, Pipeline, encode_texts, sample_clip
+from worldrt.runtime.request import Request, Settings, check_prompt, image_settings
+
+TASK = "text2image"
+
+
+class Text2Image(Pipeline):
+    """`with Text2Image.open(folder) as draw: picture = draw(Request(prompt="..."))`"""
+
+    def settings(self, request: Request, *, own_size: bool = True) -> Settings:
+        """What the request comes to; raises `InputError`. `own_size` as `image_settings`."""
+        check_prompt(request.prompt)
+        return image_settings(request, self.models.opener(TASK).bundle.manifest.denoisers[TASK], own_size=own_size)
+
+    def __call__(self, request: Request, observer: Observer | None = None, *, own_size: bool = True) -> Frame:
+        """uint8 RGB (H, W, 3). Raises `InputError`.
+
+        Without a negative prompt the unconditional text is all zeros, as the model was trained.
+        """
+        observer, settings = observer or Observer(), self.settings(request, own_size=own_size)
+        texts = encode_texts(self.models, TASK, request.prompt, request.negative_prompt or None, observer)
+        latents = sample_clip(self.models, TASK, settings, request.seed, texts, {}, observer)
+        with observer.stage(f"{TASK}: decode"):
+            return next(self.models.vae(TASK).decode(latents))

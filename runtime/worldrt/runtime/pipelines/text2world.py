@@ -1,0 +1,42 @@
+"""A video from a prompt: a picture first, then the video that goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.pipelines.base import Frame, Pipeline
+from worldrt.runtime.pipelines.text2image import Text2Image
+from worldrt.runtime.pipelines.video2world import DEFAULT_NEGATIVE_PROMPT, Video2World
+from worldrt.runtime.request import Request, Settings
+
+
+class Text2World(Pipeline):
+    """`with Text2World.open(folder) as world:` then `for frame in world(Request(prompt="...")): ...`
+
+    Bundles may hold both models, or one each: `Text2World.open(images, videos)`.
+    """
+
+    def settings(self, request: Request) -> dict[str, Settings]:
+        """What the request comes to, by task; raises `InputError`."""
+        image = Text2Image(self.models).settings(self._of_image(request), own_size=False)
+        return {"text2image": image, "video2world": Video2World(self.models).settings(request)}
+
+    def __call__(self, request: Request, observer: Observer | None = None) -> Iterator[Frame]:
+        """Yield uint8 RGB (H, W, 3) frames as they are decoded. Raises `InputError`, before any work.
+
+        The picture goes to the video model as it is, without a lossy file between; where sizes differ it is scaled to
+        cover the video and cut at the centre.
+        """
+        self.settings(request)
+        return self._run(request, observer or Observer())
+
+    def _run(self, request: Request, observer: Observer) -> Iterator[Frame]:
+        picture = Text2Image(self.models)(self._of_image(request), observer, own_size=False)
+        yield from Video2World(self.models)(request, picture, observer)
+
+    def _of_image(self, request: Request) -> Request:
+        """The picture is guided away from the same text as the video."""
+        negative = DEFAULT_NEGATIVE_PROMPT if request.negative_prompt is None else request.negative_prompt
+        return replace(request, negative_prompt=negative)

@@ -1,0 +1,85 @@
+"""A video that goes on from given frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from worldrt.engine.errors import InputError
+from worldrt.runtime.images import cover
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.pipelines.base import Float32, Frame, Pipeline, encode_texts, sample_clip
+from worldrt.runtime.request import Request, Settings, check_prompt, video_settings
+
+TASK = "video2world"
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "A poor recording: blurred and noisy, badly exposed, with washed-out colours, compression blocks and banding. "
+    "The camera shakes, frames stutter or repeat, cuts are abrupt. Objects melt, flicker, appear from nowhere or pass "
+    "through one another; bodies and faces are deformed, motion ignores weight and contact. Lighting is flat, textures "
+    "look like plastic, text and logos cover the picture, and the whole looks like an old computer game."
+)
+
+
+class Video2World(Pipeline):
+    """`for frame in world(Request(prompt="..."), frames): ...`"""
+
+    def settings(self, request: Request, given_frames: int = 1) -> Settings:
+        """What the request comes to when it starts from `given_frames` frames; raises `InputError`."""
+        check_prompt(request.prompt)
+        manifest = self.models.opener(TASK).bundle.manifest
+        temporal = manifest.vae.temporal if manifest.vae else 4
+        return video_settings(request, manifest.denoisers[TASK], temporal=temporal, clean_frames=given_frames)
+
+    def __call__(self, request: Request, frames: Frame, observer: Observer | None = None) -> Iterator[Frame]:
+        """Yield uint8 RGB (H, W, 3) frames as they are decoded, the given ones first (they pass through the VAE too).
+
+        `frames`: one picture (h, w, 3) or 4 k + 1 frames (t, h, w, 3), uint8 RGB of any size; they are scaled to cover
+        the video and cut at the centre. Raises `InputError`, before any work.
+        """
+        given = frames[None] if frames.ndim == 3 else frames
+        if given.ndim != 4 or given.shape[-1] != 3 or given.dtype != np.uint8:
+            raise InputError(f"frames: expected uint8 RGB (t, h, w, 3), got {frames.dtype}{list(frames.shape)}")
+        settings = self.settings(request, len(given))
+        return self._run(request, settings, cover(given, settings.width, settings.height), observer or Observer())
+
+    def _run(self, request: Request, settings: Settings, given: Frame, observer: Observer) -> Iterator[Frame]:
+        texts = encode_texts(
+            self.models, TASK, request.prompt, negative_text(request, settings.guidance, observer), observer
+        )
+        with observer.stage(f"{TASK}: load"):
+            vae = self.models.vae(TASK)
+        with observer.stage(f"{TASK}: encode"):
+            clean, mask = _clean(vae.encode(given), vae.latent_frames(settings.num_frames))
+        conditions = {"clean": clean, "mask": mask}
+        latents = sample_clip(self.models, TASK, settings, request.seed, texts, conditions, observer)
+        stage = f"{TASK}: decode"
+        observer.progress(stage, 0, settings.num_frames)
+        decoded = vae.decode(latents)
+        for done in range(1, settings.num_frames + 1):
+            with observer.stage(stage):
+                frame = next(decoded)
+            yield frame
+            observer.progress(stage, done, settings.num_frames)
+
+
+def negative_text(request: Request, guidance: float, observer: Observer) -> str:
+    """The default where none is given; the prompt itself where it is empty, as the official code does, which leaves
+    guidance without effect."""
+    if request.negative_prompt is None:
+        return DEFAULT_NEGATIVE_PROMPT
+    if request.negative_prompt.strip():
+        return request.negative_prompt
+    if guidance:
+        observer.warn("the negative prompt is empty: guidance has no effect on the video")
+    return request.prompt
+
+
+def _clean(latents: Float32, frames: int) -> tuple[Float32, Float32]:
+    """Clean latents (1, C, T, h, w), zero after the given ones, and their mask (1, T)."""
+    _, channels, known, height, width = latents.shape
+    clean = np.zeros((1, channels, frames, height, width), np.float32)
+    mask = np.zeros((1, frames), np.float32)
+    clean[:, :, :known], mask[:, :known] = latents, 1
+    return clean, mask

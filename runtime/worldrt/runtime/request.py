@@ -1,0 +1,166 @@
+"""What a user asks for, and what it comes to for one model: checked numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log
+
+from worldrt.engine.bundle import Denoiser
+from worldrt.engine.errors import InputError
+from worldrt.runtime import samplers
+
+DEFAULT_ASPECT_RATIO = "16:9"
+DEFAULT_RESOLUTION = "720"
+DEFAULT_FPS = 16
+ANY = "any"  # the key of a model that has one resolution
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture or clip. None leaves a choice to the model.
+
+    `resolution`, `fps`, `num_frames`, `width`, `height` and `guidance` are those of the video where text becomes a
+    video; the picture before it has the model's own size and guidance. `num_frames` is 4 k + 1. `negative_prompt` None
+    is the default text of video, and no text for a picture alone. Sizes in pixels.
+    """
+
+    prompt: str
+    negative_prompt: str | None = None
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    sigma_max: float | None = None
+    sigma_min: float | None = None
+    resolution: str | None = None
+    aspect_ratio: str | None = None
+    fps: int | None = None
+    num_frames: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A request in numbers for one model. `guidance` g is that of x0 = c + g (c - u)."""
+
+    width: int
+    height: int
+    fps: int
+    num_frames: int
+    guidance: float
+    sampler: str
+    steps: int
+    sigma_max: float
+    sigma_min: float
+    order: float
+
+    def table(self) -> samplers.SamplerTable:
+        return samplers.table(self.sampler, self.steps, self.sigma_max, self.sigma_min, self.order)
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises `InputError` for a prompt without a word."""
+    if not prompt.strip():
+        raise InputError('prompt: it is empty; say what the video shows, with --prompt "..."')
+
+
+def image_settings(request: Request, spec: Denoiser, *, own_size: bool) -> Settings:
+    """For a picture. `own_size`: the request's size and guidance are meant for this model, not for a later one.
+
+    Raises `InputError`.
+    """
+    if own_size:
+        size, guidance = _size(request, spec), request.guidance
+    else:
+        size, guidance = spec_size(spec, _aspect_ratio(request, spec), None), None
+    return _settings(request, spec, size, fps=0, num_frames=1, guidance=guidance)
+
+
+def video_settings(request: Request, spec: Denoiser, *, temporal: int, clean_frames: int) -> Settings:
+    """For a clip that starts with `clean_frames` given frames. Raises `InputError`."""
+    fps = _fps(request, spec.frames)
+    num_frames = request.num_frames if request.num_frames is not None else spec.frames[str(fps)]
+    if num_frames < 1 or (num_frames - 1) % temporal:
+        below = max(0, num_frames - 1) // temporal * temporal + 1
+        raise InputError(
+            f"num_frames: expected 1 more than a multiple of {temporal}, got {num_frames}; "
+            f"{below} or {below + temporal} would do"
+        )
+    if num_frames <= clean_frames:
+        raise InputError(
+            f"num_frames: expected more than the {clean_frames} given frame(s), got {num_frames}; "
+            f"{clean_frames + temporal} would do"
+        )
+    return _settings(request, spec, _size(request, spec), fps=fps, num_frames=num_frames, guidance=request.guidance)
+
+
+def _settings(
+    request: Request, spec: Denoiser, size: tuple[int, int], *, fps: int, num_frames: int, guidance: float | None
+) -> Settings:
+    sampler = spec.sampler
+    settings = Settings(
+        *size,
+        fps=fps,
+        num_frames=num_frames,
+        guidance=_delta(spec, guidance),
+        sampler=request.sampler or sampler.kind,
+        steps=sampler.steps if request.steps is None else request.steps,
+        sigma_max=sampler.sigma_max if request.sigma_max is None else request.sigma_max,
+        sigma_min=sampler.sigma_min if request.sigma_min is None else request.sigma_min,
+        order=sampler.order,
+    )
+    settings.table()  # refuses numbers that cannot be used
+    return settings
+
+
+def _delta(spec: Denoiser, scale: float | None) -> float:
+    """Guidance scale of the model's own convention as g of c + g (c - u); u + s (c - u) is g = s - 1."""
+    scale = spec.guidance.scale if scale is None else scale
+    if not -1e4 < scale < 1e4:
+        raise InputError(f"guidance: expected a number such as {spec.guidance.scale:g}, got {scale}")
+    return scale if spec.guidance.convention == "delta" else scale - 1
+
+
+def _size(request: Request, spec: Denoiser) -> tuple[int, int]:
+    """Width and height: given, or from the model's table."""
+    if (request.width is None) != (request.height is None):
+        raise InputError("width and height: give both, or neither")
+    if request.width is None or request.height is None:
+        return spec_size(spec, _aspect_ratio(request, spec), request.resolution)
+    for name, value in (("width", request.width), ("height", request.height)):
+        multiple = spec.size_multiple_px
+        if value < multiple or value % multiple:
+            near = max(multiple, round(value / multiple) * multiple)
+            raise InputError(f"{name}: expected a multiple of {multiple} pixels, got {value}; {near} would do")
+    return request.width, request.height
+
+
+def spec_size(spec: Denoiser, aspect_ratio: str, resolution: str | None) -> tuple[int, int]:
+    """Width and height from a model's table. Raises `InputError` for a resolution or aspect ratio not in it."""
+    if resolution is not None and resolution not in spec.sizes:
+        known = ", ".join(key for key in spec.sizes if key != ANY) or "a single one: leave --resolution out"
+        raise InputError(f"resolution '{resolution}': this model has {known}")
+    by_default = DEFAULT_RESOLUTION if DEFAULT_RESOLUTION in spec.sizes else next(iter(spec.sizes))
+    table = spec.sizes[resolution or by_default]
+    if aspect_ratio not in table:
+        raise InputError(f"aspect_ratio '{aspect_ratio}': expected one of {', '.join(table)}")
+    return table[aspect_ratio]
+
+
+def _aspect_ratio(request: Request, spec: Denoiser) -> str:
+    """The one asked for, else that of the model's table which is nearest to the given width and height, else 16:9."""
+    if request.aspect_ratio is not None or not (request.width and request.height):
+        return request.aspect_ratio or DEFAULT_ASPECT_RATIO
+    wanted = log(request.width / request.height)
+    table = next(iter(spec.sizes.values()))
+    return min(table, key=lambda ratio: abs(log(table[ratio][0] / table[ratio][1]) - wanted))
+
+
+def _fps(request: Request, frames: Mapping[str, int]) -> int:
+    if request.fps is None:
+        return DEFAULT_FPS if str(DEFAULT_FPS) in frames else int(next(iter(frames)))
+    if str(request.fps) not in frames:
+        raise InputError(f"fps: expected {' or '.join(frames)} frames per second for this model, got {request.fps}")
+    return request.fps

@@ -1,0 +1,75 @@
+"""Prompts to embeddings: a `tokenizer.json`, and the exported text encoder run at the prompt's true length."""
+
+from __future__ import annotations
+
+import importlib
+from collections import OrderedDict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from worldrt.engine.bundle import Text
+from worldrt.engine.errors import BundleError, InputError
+from worldrt.runtime.components import Opener
+
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
+CACHED_PROMPTS = 16
+
+
+class TextEncoder:
+    """`encode(prompt)` gives float32 (max_tokens, width): the prompt's rows, then zeros. The last prompts are kept.
+
+    T5 without padding gives the same rows as T5 with masked padding, so no padding is computed.
+    """
+
+    def __init__(self, opener: Opener, text: Text) -> None:
+        self.spec = text
+        self._tokenizer_file = opener.bundle.path(text.tokenizer)
+        self._session, self._weights = opener.graph(text, "encode")
+        self._kept: OrderedDict[str, Float32] = OrderedDict()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        tokenizers = importlib.import_module("tokenizers")
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(self._tokenizer_file))
+        except Exception as error:  # the package raises plain Exception
+            raise BundleError(f"{self._tokenizer_file}: not a tokenizer file: {error}") from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def tokens(self, prompt: str) -> list[int]:
+        """Token ids with the end token. Raises `InputError` where there are more than `max_tokens`."""
+        ids: list[int] = self._tokenizer.encode(prompt).ids
+        if len(ids) > self.spec.max_tokens:
+            raise InputError(
+                f"prompt: {len(ids)} tokens ({len(prompt.split())} words); this model reads {self.spec.max_tokens}. "
+                "Shorten it"
+            )
+        return ids
+
+    def encode(self, prompt: str) -> Float32:
+        """A read-only array. Raises `InputError` for an over-long prompt."""
+        if prompt not in self._kept:
+            self._kept[prompt] = self._run(self.tokens(prompt))
+            if len(self._kept) > CACHED_PROMPTS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(prompt)
+        return self._kept[prompt]
+
+    def nothing(self) -> Float32:
+        """The unconditional text of a model that was trained with all-zero embeddings."""
+        return np.zeros((self.spec.max_tokens, self.spec.width), np.float32)
+
+    def _run(self, ids: list[int]) -> Float32:
+        device = self._session.device
+        call = self._session.bind({"batch": 1, "text": len(ids)}, self._weights)
+        device.upload(call["ids"], np.array([ids], np.int64))
+        device.upload(call["mask"], np.ones((1, len(ids)), np.float32))
+        call.run()
+        rows = self.nothing()
+        rows[: len(ids)] = device.download(call["text"])[0]
+        rows.flags.writeable = False
+        return rows
