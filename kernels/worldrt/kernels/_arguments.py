@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from math import prod
 from typing import Any, NamedTuple
@@ -21,21 +22,13 @@ class View(NamedTuple):
     """Memory with a shape. `strides` are in bytes, None where the array is C-contiguous."""
 
     pointer: int
+    end: int  # address after the last byte
     shape: tuple[int, ...]
     dtype: str
     strides: tuple[int, ...] | None = None
 
 
-class Latents(NamedTuple):
-    """A checked array [B, C, T, ...] with strides in elements; one of the operands of the update."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    where: tuple[int, int, int, int]  # address, then batch, channel and frame strides: `Frames` of the C struct
-
-
-def host(name: str, array: Any, *, declared: str | None = None, writable: bool = False) -> View:
+def host(name: str, array: Any, declared: str | None = None, writable: bool = False) -> View:
     """The view of a numpy array, its dtype checked against the `declared` one if there is one.
 
     bfloat16 is either an array whose dtype has that name (ml_dtypes registers it), or uint16 bits so declared.
@@ -45,74 +38,34 @@ def host(name: str, array: Any, *, declared: str | None = None, writable: bool =
     flags = array.flags
     if writable and not flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    dtype = declared_dtype(name, _NATIVE.get(array.dtype) or str(array.dtype), declared)
-    interface: Any = array.__array_interface__
-    return View(interface["data"][0], array.shape, dtype, None if flags.c_contiguous else array.strides)
+    dtype = _NATIVE.get(array.dtype) or str(array.dtype)
+    if declared is not None:
+        dtype = declared_dtype(name, dtype, declared)
+    pointer, shape = _address(array), array.shape
+    if flags.c_contiguous:
+        return View._make((pointer, pointer + array.nbytes, shape, dtype, None))
+    strides = array.strides
+    return View(pointer, end_of(pointer, shape, strides, array.itemsize), shape, dtype, strides)
 
 
-def declared_dtype(name: str, dtype: str, declared: str | None) -> str:
+def _address(array: Any) -> int:
+    try:  # a tenth of the time of array.ctypes.data
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError, BufferError):  # read-only, empty, strided, or a dtype that buffers do not know
+        return int(array.ctypes.data)
+
+
+def end_of(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> int:
+    """Address after the last byte of an array with strides in bytes, none of them negative."""
+    return pointer + itemsize + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+
+
+def declared_dtype(name: str, dtype: str, declared: str) -> str:
     """The dtype to read memory as: what it says, unless uint16 bits were declared bfloat16."""
-    if declared is None or dtype == declared:
-        return dtype
-    if declared == "bfloat16" and dtype == "uint16":
+    if dtype == declared or (declared == "bfloat16" and dtype == "uint16"):
         return declared
     expected = "bfloat16, or its bits as uint16" if declared == "bfloat16" else declared
     raise ValueError(f"{name}: expected {expected} (dtype={declared!r}), got {dtype}")
-
-
-def latents(name: str, view: View, shape: tuple[int, ...], dtype: str) -> Latents:
-    """Check that `view` is latents of this shape and dtype: any strides over B, C and T, contiguous after T."""
-    if view.shape != shape or view.dtype != dtype:
-        raise ValueError(f"{name}: expected {dtype}{list(shape)}, got {view.dtype}{list(view.shape)}")
-    size = prod(shape[3:])
-    frame, channel = size, size * shape[2]
-    batch = channel * shape[1]
-    if view.strides is not None:
-        batch, channel, frame = _strides(name, view, (batch, channel, frame))
-    return Latents(name, dtype, shape, (view.pointer, batch, channel, frame))
-
-
-def _strides(name: str, view: View, dense: tuple[int, ...]) -> tuple[int, ...]:
-    itemsize = inner = ITEMSIZE_BYTES[view.dtype]
-    assert view.strides is not None
-    for extent, stride in zip(view.shape[:2:-1], view.strides[:2:-1], strict=True):
-        if extent != 1 and stride != inner:
-            raise ValueError(f"{name}: expected contiguous axes after T, got strides {view.strides} (bytes)")
-        inner *= extent
-    if any(stride < 0 or stride % itemsize for stride in view.strides[:3]):
-        raise ValueError(f"{name}: expected strides that are multiples of {itemsize}, got {view.strides} (bytes)")
-    axes = zip(view.shape, view.strides, dense, strict=False)
-    return tuple(whole if extent == 1 else stride // itemsize for extent, stride, whole in axes)
-
-
-def check_overlap(output: Latents, other: Latents, *, itself: bool = True) -> None:
-    """Refuse memory that `output` shares with `other`, unless they are one array and `itself` allows that."""
-    start, end = _extent(output)
-    other_start, other_end = _extent(other)
-    if start >= other_end or other_start >= end or _interleaved(output, other):
-        return
-    if not (itself and output.where == other.where and output.dtype == other.dtype):
-        rule = f"the memory of {other.name} exactly, or none of it" if itself else f"no memory of {other.name}"
-        raise ValueError(f"{output.name}: expected to share {rule}, got an overlap")
-
-
-def _extent(array: Latents) -> tuple[int, int]:
-    """Address of the first byte, and of the byte after the last."""
-    start, batch, channel, frame = array.where
-    b, c, t = array.shape[:3]
-    last = (b - 1) * batch + (c - 1) * channel + (t - 1) * frame + prod(array.shape[3:])
-    return start, start + last * ITEMSIZE_BYTES[array.dtype]
-
-
-def _interleaved(one: Latents, two: Latents) -> bool:
-    """Whether two overlapping extents are different frames of one larger buffer, so share no byte."""
-    (start, batch, channel, frame), (other_start, *other_strides) = one.where, two.where
-    if [batch, channel, frame] != other_strides or one.dtype != two.dtype or not channel or batch % channel:
-        return False
-    itemsize, size = ITEMSIZE_BYTES[one.dtype], prod(one.shape[3:])
-    one_bytes, two_bytes = (((array.shape[2] - 1) * frame + size) * itemsize for array in (one, two))
-    offset = (other_start - start) % (channel * itemsize)
-    return one_bytes <= offset and offset + two_bytes <= channel * itemsize
 
 
 def per_frame(name: str, view: View, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> int:
@@ -126,77 +79,97 @@ def per_frame(name: str, view: View, shape: tuple[int, ...], dtypes: tuple[str, 
     return prod(shape[1:]) if view.shape == shape else 0
 
 
-def update_operands(
-    x: View,
-    x0: View,
-    uncond: View | None,
-    prev: View | None,
-    noise: View | None,
-    fill: View | None,
-    out: View,
-    guided_out: View | None,
-    shift: int,
-) -> tuple[Latents | None, ...]:
-    """Check shapes, dtypes and aliasing of the update's arrays; in the order of the C struct."""
-    shape = x.shape
+def pack_update(
+    operands: tuple[View | None, ...], coefficients: View, keep: View | None, shift: int, guidance: float
+) -> bytes:
+    """Check the update's arrays (`operands` in the order of the C struct) and pack them."""
+    x, x0, uncond, prev, noise, fill, out, guided_out = operands
+    assert x and x0 and out
+    shape, dtype = x.shape, x0.dtype
     if len(shape) < 4:
         raise ValueError(f"x: expected shape [B, C, T, H, W], got {list(shape)}")
-    if not 0 <= shift <= shape[2]:
-        raise ValueError(f"shift: expected 0..{shape[2]} (frames), got {shift}")
-    if shift and fill is None:
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise ValueError(f"x0: expected float32, float16 or bfloat16, got {dtype}")
+    batch, channels, frames, *inner = shape
+    if not 0 <= shift <= frames:
+        raise ValueError(f"shift: expected 0..{frames} (frames), got {shift}")
+    if shift and not fill:
         raise ValueError(f"fill: expected float32 latents for the {shift} frames that shift opens, got None")
-    if x0.dtype not in ("float32", "float16", "bfloat16"):
-        raise ValueError(f"x0: expected float32, float16 or bfloat16, got {x0.dtype}")
-    opened = (*shape[:2], shift, *shape[3:])
-    checked = [
-        latents("x", x, shape, "float32"),
-        latents("x0", x0, shape, x0.dtype),
-        latents("uncond", uncond, shape, x0.dtype) if uncond else None,
-        latents("prev", prev, shape, "float32") if prev else None,
-        latents("noise", noise, shape, "float32") if noise else None,
-        latents("fill", fill, opened, "float32") if fill else None,
-    ]
-    outputs = [latents("out", out, shape, "float32")]
-    if guided_out:
-        outputs.append(latents("guided_out", guided_out, shape, "float32"))
-        check_overlap(outputs[1], outputs[0], itself=False)
-    for output in outputs:
-        for operand in checked:
-            if operand:
-                check_overlap(output, operand, itself=operand.name != "fill")
-    return (*checked, outputs[0], outputs[1] if guided_out else None)
-
-
-_ABSENT = (0, 0, 0, 0)
-
-
-def pack_update(
-    operands: tuple[Latents | None, ...],
-    coefficients: View,
-    keep: View | None,
-    *,
-    shift: int,
-    guidance: float,
-) -> bytes:
-    """The C struct of the update; `operands` come from `update_operands`."""
-    x, x0 = operands[:2]
-    assert x and x0
-    batch, channels, frames = x.shape[:3]
-    where = [number for operand in operands for number in (operand.where if operand else _ABSENT)]
-    return _UPDATE.pack(
-        *where,
+    size = prod(inner)
+    dense, opened = (channels * frames * size, frames * size, size), (channels * shift * size, shift * size, size)
+    numbers = (
+        *_frames("x", x, shape, "float32", dense),
+        *_frames("x0", x0, shape, dtype, dense),
+        *_frames("uncond", uncond, shape, dtype, dense),
+        *_frames("prev", prev, shape, "float32", dense),
+        *_frames("noise", noise, shape, "float32", dense),
+        *_frames("fill", fill, (batch, channels, shift, *inner), "float32", opened),
+        *_frames("out", out, shape, "float32", dense),
+        *_frames("guided_out", guided_out, shape, "float32", dense),
         coefficients.pointer,
         keep.pointer if keep else 0,
         per_frame("coefficients", coefficients, (batch, frames, 4), ("float64",)),
         per_frame("keep", keep, (batch, frames), ("bool", "uint8")) if keep else 0,
-        batch,
-        channels,
-        frames,
-        prod(x.shape[3:]),
-        shift,
-        guidance,
-        CODES[x0.dtype],
+        *(batch, channels, frames, size, shift),
     )
+    _check_overlaps(operands)
+    return _UPDATE.pack(*numbers, guidance, CODES[dtype])
+
+
+def _frames(
+    name: str, view: View | None, shape: tuple[int, ...], dtype: str, dense: tuple[int, int, int]
+) -> tuple[int, ...]:
+    """Address and (B, C, T) strides in elements: `Frames` of the C struct; zeros for an absent array."""
+    if view is None:
+        return 0, 0, 0, 0
+    if view.shape != shape or view.dtype != dtype:
+        raise ValueError(f"{name}: expected {dtype}{list(shape)}, got {view.dtype}{list(view.shape)}")
+    if view.strides is None:
+        return view.pointer, *dense
+    itemsize = inner = ITEMSIZE_BYTES[dtype]
+    for extent, stride in zip(shape[:2:-1], view.strides[:2:-1], strict=True):
+        if extent != 1 and stride != inner:
+            raise ValueError(f"{name}: expected contiguous axes after T, got strides {view.strides} (bytes)")
+        inner *= extent
+    if any(stride < 0 or stride % itemsize for stride in view.strides[:3]):
+        raise ValueError(f"{name}: expected strides that are multiples of {itemsize}, got {view.strides} (bytes)")
+    return view.pointer, *(stride // itemsize for stride in view.strides[:3])
+
+
+def _check_overlaps(operands: tuple[View | None, ...]) -> None:
+    """Refuse an output that shares memory with another array, unless it is exactly an operand of its shape."""
+    x, x0, uncond, prev, noise, fill, out, guided_out = operands
+    whole = (("x", x), ("x0", x0), ("uncond", uncond), ("prev", prev), ("noise", noise))
+    for name, output in (("out", out), ("guided_out", guided_out)):
+        if output is None:
+            continue
+        start, end = output.pointer, output.end
+        for other_name, other in whole:
+            if other and start < other.end and other.pointer < end and not _same_or_apart(output, other):
+                raise ValueError(f"{name}: expected all memory of {other_name} or none of it, got an overlap")
+        for other_name, other in (("fill", fill), ("out", None if output is out else out)):
+            if other and start < other.end and other.pointer < end and not _interleaved(output, other):
+                raise ValueError(f"{name}: expected no memory of {other_name}, got an overlap")
+
+
+def _same_or_apart(one: View, two: View) -> bool:
+    if one is two:
+        return True
+    same = one.pointer == two.pointer and one.strides == two.strides and one.dtype == two.dtype
+    return same or _interleaved(one, two)
+
+
+def _interleaved(one: View, two: View) -> bool:
+    """Whether two overlapping extents are different frames of one larger buffer, so share no byte."""
+    if not one.strides or one.strides != two.strides or one.dtype != two.dtype:
+        return False
+    batch, channel, frame, *_ = one.strides
+    if not channel or batch % channel:
+        return False
+    size_bytes = ITEMSIZE_BYTES[one.dtype] * prod(one.shape[3:])
+    one_bytes, two_bytes = ((view.shape[2] - 1) * frame + size_bytes for view in (one, two))
+    offset = (two.pointer - one.pointer) % channel
+    return one_bytes <= offset and offset + two_bytes <= channel
 
 
 def check_rgb(shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:

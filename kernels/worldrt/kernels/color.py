@@ -34,13 +34,13 @@ def rgb_to_yuv420(
 
     Matrix and ranges: ITU-R BT.709-6, sections 3 and 4. Raises ValueError for arguments that break these rules.
     """
-    view = _arguments.host("rgb", rgb, declared=dtype)
+    view = _arguments.host("rgb", rgb, dtype)
     shape = _arguments.check_rgb(view.shape, layout)
     if out is None:
         out = np.empty(shape, np.uint8)
     elif np.may_share_memory(rgb, out):
         raise ValueError("out: expected memory of its own, got an overlap with rgb")
-    packed = _arguments.pack_yuv(view, _arguments.host("out", out, writable=True), layout)
+    packed = _arguments.pack_yuv(view, _arguments.host("out", out, None, True), layout)
     library, _ = _library.load("cpu")
     if library:
         library.rgb_to_yuv420(packed, 0)

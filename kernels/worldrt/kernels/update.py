@@ -43,31 +43,29 @@ class MultistepUpdate:
         dtype: str | None = None,
     ) -> None:
         view = _arguments.host
-        x_view = view("x", x)
-        self.out: Float32 = np.empty(x.shape, np.float32) if out is None else out
-        operands = _arguments.update_operands(
+        bound = np.empty(x.shape, np.float32) if out is None else out
+        x_view = view("x", x, None, out is x)
+        prev_view = None if prev is None else view("prev", prev, None, guided_out is prev)
+        guided_view = prev_view
+        if guided_out is not prev:
+            guided_view = None if guided_out is None else view("guided_out", guided_out, None, True)
+        operands = (
             x_view,
-            view("x0", x0, declared=dtype),
-            None if uncond is None else view("uncond", uncond, declared=dtype),
-            None if prev is None else view("prev", prev),
+            view("x0", x0, dtype),
+            None if uncond is None else view("uncond", uncond, dtype),
+            prev_view,
             None if noise is None else view("noise", noise),
             None if fill is None else view("fill", fill),
-            view("out", self.out, writable=True),
-            None if guided_out is None else view("guided_out", guided_out, writable=True),
-            shift,
+            x_view if bound is x else view("out", bound, None, True),
+            guided_view,
         )
         if keep is not None and keep.dtype not in (np.bool_, np.uint8):
             keep = keep != 0
-        batch, _, frames = x.shape[:3]
-        self._rows = np.zeros((batch, frames, 4))
-        self._packed = _arguments.pack_update(
-            operands,
-            view("coefficients", self._rows),
-            None if keep is None else view("keep", keep),
-            shift=shift,
-            guidance=guidance,
-        )
-        self._arrays = (x, x0, uncond, guidance, prev, noise, self._rows, keep, shift, fill, self.out, guided_out)
+        rows = np.zeros((len(x), x.shape[2], 4))
+        kept = None if keep is None else view("keep", keep)
+        self._packed = _arguments.pack_update(operands, view("coefficients", rows), kept, shift, guidance)
+        self._arrays = (x, x0, uncond, guidance, prev, noise, rows, keep, shift, fill, bound, guided_out)
+        self.out, self._rows = bound, rows
         library, _ = _library.load("cpu")
         self._native = library and library.multistep_update
 
