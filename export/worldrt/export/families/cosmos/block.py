@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,7 +47,7 @@ class Modulation(nn.Module):
     def forward(self, cond: Conditioning) -> tuple[Tensor, ...]:
         """`parts` tensors (B, T, 1, D)."""
         lora = cond.lora if self.parts == 3 else cond.lora[..., : self.up.out_features]
-        table = self.up(self.down(F.silu(cond.emb))) + lora
+        table: Tensor = self.up(self.down(F.silu(cond.emb))) + lora
         return table.unsqueeze(2).chunk(self.parts, dim=-1)
 
 
@@ -106,7 +107,8 @@ class Rest(nn.Module):
         x_BTSD = x_BTSD + gate * attended.view_as(x_BTSD)
 
         shift, scale, gate = self.mlp_modulation(cond)
-        return x_BTSD + gate * self.mlp_out(F.gelu(self.mlp_in(modulate(x_BTSD, shift, scale))))
+        spread: Tensor = self.mlp_out(F.gelu(self.mlp_in(modulate(x_BTSD, shift, scale))))
+        return x_BTSD + gate * spread
 
 
 class Block(nn.Module):
@@ -118,9 +120,7 @@ class Block(nn.Module):
         self.projection = Projection(config)
         self.rest = Rest(config)
 
-    def forward(
-        self, x_BTSD: Tensor, text_BNC: Tensor, cond: Conditioning, cos_BLF: Tensor, sin_BLF: Tensor
-    ) -> Tensor:
+    def forward(self, x_BTSD: Tensor, text_BNC: Tensor, cond: Conditioning, cos_BLF: Tensor, sin_BLF: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(cond)
         heads = self.projection(modulate(x_BTSD, shift, scale), cos_BLF, sin_BLF)
         x_BTSD = self.rest(x_BTSD, heads, gate, text_BNC, cond)
@@ -134,7 +134,7 @@ def modulate(x_BTSD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
     """(B, L, D) -> (B, H, L, E)"""
-    return x_BLD.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x_BLD, -1, (heads, -1)).transpose(1, 2)
 
 
 def attend(heads: Heads) -> Tensor:

@@ -1,6 +1,7 @@
 """The denoiser of Cosmos-Predict2, x0 = denoise(x, sigma, ...), whole and in three segments.
 
-Rectified flow: with t = sigma / (1 + sigma) the network sees x (1 - t) and gives a velocity v, and x0 = x (1 - t) - t v.
+Rectified flow: with t = sigma / (1 + sigma) the network sees x (1 - t) and gives a velocity v, and
+x0 = x (1 - t) - t v.
 A frame with mask 1 is known: the network sees its clean latents at sigma 1e-4, and it comes out as it went in.
 
 The segments meet before self-attention (`block.py`), where Q, K and V are whole tensors that may be gathered from
@@ -142,9 +143,7 @@ def precondition(
     return scaled, t_BT
 
 
-def to_x0(
-    velocity: Tensor, x_BCTHW: Tensor, t_BT: Tensor, clean: Tensor | None, mask_BT: Tensor | None
-) -> Tensor:
+def to_x0(velocity: Tensor, x_BCTHW: Tensor, t_BT: Tensor, clean: Tensor | None, mask_BT: Tensor | None) -> Tensor:
     """Clean latents from the velocity, in float32; known frames as they were given."""
     t = per_frame(t_BT)
     x0 = x_BCTHW * (1 - t) - velocity.float() * t
@@ -159,7 +158,7 @@ def per_frame(value_BT: Tensor) -> Tensor:
 def pack(heads: Heads, hidden_BTSD: Tensor) -> tuple[Tensor, Tensor]:
     """q (B, H, T, S, E) and kv (T, 2, B, H, S, E)."""
     _, frames, tokens, _ = hidden_BTSD.shape
-    q, k, v = (part.unflatten(2, (frames, tokens)) for part in heads)
+    q, k, v = (torch.unflatten(part, 2, (frames, tokens)) for part in heads)
     return q, torch.stack([k, v]).permute(3, 0, 1, 2, 4, 5)
 
 

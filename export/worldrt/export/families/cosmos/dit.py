@@ -22,16 +22,16 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.half = width // 2
         self.norm = nn.RMSNorm(width, eps=EPS)
         self.linear_1 = nn.Linear(width, width, bias=False)
         self.linear_2 = nn.Linear(width, 3 * width, bias=False)
 
     def forward(self, timestep_BT: Tensor) -> Conditioning:
         """The timestep is rounded to the compute dtype first, as official pipelines do; the sinusoid is float32."""
-        dtype = self.linear_1.weight.dtype
-        index = torch.arange(self.half, dtype=torch.float32, device=timestep_BT.device)
-        frequencies = torch.exp(index * (-math.log(10000.0) / self.half))
+        weight = self.linear_1.weight
+        dtype, half = weight.dtype, weight.shape[0] // 2
+        index = torch.arange(half, dtype=torch.float32, device=timestep_BT.device)
+        frequencies = torch.exp(index * (-math.log(10000.0) / half))
         angles = timestep_BT.to(dtype).float().unsqueeze(-1) * frequencies
         sinusoid = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
         return Conditioning(self.norm(sinusoid), self.linear_2(F.silu(self.linear_1(sinusoid))))
@@ -96,6 +96,12 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.final = FinalLayer(config)
 
+    def block(self, number: int) -> Block:
+        """Block `number`, counted from 0, or from the end if negative."""
+        block = self.blocks[number]
+        assert isinstance(block, Block)
+        return block
+
     def forward(
         self,
         x_BCTHW: Tensor,
@@ -124,11 +130,11 @@ def for_batch(tables: RopeTables, batch: int) -> tuple[Tensor, Tensor]:
 
 def patchify(x_BCTHW: Tensor) -> Tensor:
     """(B, T, S, C * 4): the vector of a patch runs over channel, row, column."""
-    grid = x_BCTHW.unflatten(4, (-1, PATCH)).unflatten(3, (-1, PATCH))
+    grid = torch.unflatten(torch.unflatten(x_BCTHW, 4, (-1, PATCH)), 3, (-1, PATCH))
     return grid.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3)
 
 
 def unpatchify(patches: Tensor, rows: int, columns: int) -> Tensor:
     """(B, C, T, 2 rows, 2 columns) from (B, T, S, 4 * C): here the vector runs over row, column, channel."""
-    grid = patches.unflatten(2, (rows, columns)).unflatten(4, (PATCH, PATCH, -1))
+    grid = torch.unflatten(torch.unflatten(patches, 2, (rows, columns)), 4, (PATCH, PATCH, -1))
     return grid.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)

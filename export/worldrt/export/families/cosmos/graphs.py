@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,9 +11,12 @@ from torch import nn
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.cosmos.denoiser import BlockStep, Denoise, Embed, Head
 from worldrt.export.families.cosmos.dit import DiT
+from worldrt.export.families.cosmos.pixels import PixelFormat
 from worldrt.export.families.cosmos.rope import RopeDtype
-from worldrt.export.families.cosmos.variants import DiTConfig
-from worldrt.export.families.cosmos.weights import KeyFormat, dit_keys
+from worldrt.export.families.cosmos.t5 import T5Encoder
+from worldrt.export.families.cosmos.vae import DecodeStep, EncodeStep, cache_shapes
+from worldrt.export.families.cosmos.variants import DiTConfig, T5Config, VAEConfig
+from worldrt.export.families.cosmos.weights import KeyFormat, KeyMap, dit_keys, text_keys, vae_keys
 from worldrt.export.graphs import GraphSource
 
 Form = Literal["whole", "block"]
@@ -37,15 +40,75 @@ def denoiser_graphs(
     return _whole(dit, key_format) if form == "whole" else _segments(dit, dtype, key_format)
 
 
+def vae_graphs(
+    config: VAEConfig,
+    dtype: Dtype = "float32",
+    pixel_format: PixelFormat = "rgb24",
+    key_format: KeyFormat = "official",
+    device: str = "meta",
+) -> list[GraphSource]:
+    """`encode_first`, `encode_next`, `decode_first`, `decode_next`. Rows and columns are those of latents.
+
+    The modules take their caches as `*caches`.
+    """
+    with torch.device(device):
+        encode = EncodeStep(config).to(getattr(torch, dtype))
+        decode = DecodeStep(config, pixel_format).to(getattr(torch, dtype))
+    latent = TensorSpec("latent", "float32", ("batch", config.latent_channels, 1, "rows", "columns"))
+
+    def video(frames: int) -> TensorSpec:
+        return TensorSpec("video", "float32", ("batch", 3, frames, "8*rows", "8*columns"))
+
+    def pixels(frames: int) -> TensorSpec:
+        shape = ("8*rows", "8*columns", 3) if pixel_format == "rgb24" else ("12*rows", "8*columns")
+        return TensorSpec("frames", "uint8", ("batch", frames, *shape))
+
+    def step(name: str, module: nn.Module, source: TensorSpec, result: TensorSpec) -> GraphSource:
+        shapes = cache_shapes(config, module)
+        caches = [_cache_specs(prefix, dtype, shapes) for prefix in ("cache_in_", "cache_")]
+        inputs = (source,) if name.endswith("first") else (source, *caches[0])
+        weights = _keys(module, {"": ""}, vae_keys(), key_format)
+        return GraphSource(name, module, inputs, (result, *caches[1]), weights)
+
+    return [
+        step("encode_first", encode, video(1), latent),
+        step("encode_next", encode, video(4), latent),
+        step("decode_first", decode, latent, pixels(1)),
+        step("decode_next", decode, latent, pixels(4)),
+    ]
+
+
+def text_graphs(config: T5Config, dtype: Dtype = "float32", device: str = "meta") -> list[GraphSource]:
+    """`encode`: ids and mask to text embeddings."""
+    with torch.device(device):
+        encoder = T5Encoder(config).to(getattr(torch, dtype))
+    ids = TensorSpec("ids", "int64", ("batch", "text"))
+    mask = TensorSpec("mask", "float32", ("batch", "text"))
+    text = TensorSpec("text", "float32", ("batch", "text", config.width))
+    weights = _keys(encoder, {"": ""}, text_keys(config.gated), "diffusers")
+    return [GraphSource("encode", encoder, inputs=(ids, mask), outputs=(text,), weights=weights)]
+
+
+def _cache_specs(prefix: str, dtype: Dtype, shapes: list[tuple[int, int, int]]) -> tuple[TensorSpec, ...]:
+    def size(scale: int, axis: str) -> str:
+        return axis if scale == 1 else f"{scale}*{axis}"
+
+    return tuple(
+        TensorSpec(f"{prefix}{n:02}", dtype, ("batch", channels, frames, size(scale, "rows"), size(scale, "columns")))
+        for n, (channels, frames, scale) in enumerate(shapes)
+    )
+
+
 def _whole(dit: DiT, key_format: KeyFormat) -> list[GraphSource]:
     x, level, position, conditions = _latent_specs(dit.config)
+    denoise = Denoise(dit)
     return [
         GraphSource(
-            name="denoise",
-            module=Denoise(dit),
+            "denoise",
+            denoise,
             inputs=(x, level, _text_spec(dit.config), position, *conditions),
             outputs=(TensorSpec("x0", x.dtype, x.shape),),
-            weights=_keys(Denoise(dit), {"dit.": ""}, key_format),
+            weights=_keys(denoise, {"dit.": ""}, dit_keys(), key_format),
         )
     ]
 
@@ -67,9 +130,9 @@ def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource
     )
     state = (hidden, q, all_kv, _text_spec(config), *cond)
 
-    first, final = dit.blocks[0], dit.blocks[last]
-    here, following = dit.blocks[0], dit.blocks[min(1, last)]
-    embed, block, head = Embed(dit.stem, first), BlockStep(here, following), Head(final, dit.final)
+    embed = Embed(dit.stem, dit.block(0))
+    block = BlockStep(dit.block(0), dit.block(1))
+    head = Head(dit.block(last), dit.final)
     prefixes: list[Mapping[str, str]] = [
         {"stem.": "stem.", "": "blocks.0."},
         {"next_": "blocks.{j}.", "": "blocks.{i}."},
@@ -81,21 +144,21 @@ def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource
             embed,
             inputs=(x, level, position, *conditions),
             outputs=(hidden, q, kv, *cond, *tables),
-            weights=_keys(embed, prefixes[0], key_format),
+            weights=_keys(embed, prefixes[0], dit_keys(), key_format),
         ),
         GraphSource(
             "block",
             block,
             inputs=(*state, *tables),
             outputs=(hidden, q, kv),
-            weights=_keys(block, prefixes[1], key_format),
+            weights=_keys(block, prefixes[1], dit_keys(), key_format),
         ),
         GraphSource(
             "head",
             head,
             inputs=(*state, x, level, *conditions),
             outputs=(TensorSpec("x0", x.dtype, x.shape),),
-            weights=_keys(head, prefixes[2], key_format),
+            weights=_keys(head, prefixes[2], dit_keys(), key_format),
         ),
     ]
 
@@ -115,12 +178,11 @@ def _text_spec(config: DiTConfig) -> TensorSpec:
     return TensorSpec("text", "float32", ("batch", "text", config.text_width))
 
 
-def _keys(module: nn.Module, prefixes: Mapping[str, str], key_format: KeyFormat) -> dict[str, str]:
-    """Parameter of a segment -> checkpoint key; the first prefix that fits turns it into a name of the whole DiT."""
-    keys: Callable[[str, KeyFormat], str] = dit_keys().key
+def _keys(module: nn.Module, prefixes: Mapping[str, str], key_map: KeyMap, key_format: KeyFormat) -> dict[str, str]:
+    """Parameter of a graph -> checkpoint key; the first prefix that fits turns it into a name of the whole network."""
 
     def whole_name(name: str) -> str:
         prefix = next(p for p in prefixes if name.startswith(p))
         return prefixes[prefix] + name.removeprefix(prefix)
 
-    return {name: keys(whole_name(name), key_format) for name, _ in module.named_parameters()}
+    return {name: key_map.key(whole_name(name), key_format) for name, _ in module.named_parameters()}

@@ -73,6 +73,9 @@ class Rope:
 
 
 def rotate(x_BHLE: Tensor, cos_BLF: Tensor, sin_BLF: Tensor) -> Tensor:
-    """Turn queries or keys (batch, heads, length, head_dim) by their angles; in float32 inside, as the official kernel."""
+    """Turn queries or keys (batch, heads, length, head_dim) by their angles.
+
+    Float32 inside, as the official kernel.
+    """
     turned: Tensor = torch.onnx.ops.rotary_embedding(x_BHLE.float(), cos_BLF, sin_BLF)
     return turned.to(x_BHLE.dtype)
