@@ -1,0 +1,88 @@
+"""The sidecar: a JSON file beside a result that holds all it takes to make it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from worldrt.engine.bundle import Bundle
+from worldrt.engine.errors import InputError
+from worldrt.engine.schema import SchemaError, decode, encode
+from worldrt.kernels import status
+from worldrt.runtime.components import Execution
+from worldrt.runtime.request import Request, Settings
+from worldrt.runtime.timing import Timings
+
+SCHEMA = 1
+PACKAGES = ("worldrt", "numpy", "onnxruntime", "tokenizers", "av")
+
+
+def describe(
+    task: str,
+    request: Request,
+    settings: Mapping[str, Settings],
+    bundles: Sequence[Bundle],
+    execution: Execution,
+    timings: Timings,
+) -> dict[str, Any]:
+    """Plain JSON data. `settings` are the numbers that the request came to, by task."""
+    return {
+        "schema": SCHEMA,
+        "task": task,
+        "request": encode(request),
+        "settings": {name: asdict(value) for name, value in settings.items()},
+        "bundles": [_identity(bundle) for bundle in bundles],
+        "execution": {
+            "backend": execution.backend,
+            "device": execution.device,
+            "guidance": execution.guidance,
+            "options": dict(execution.options),
+            "kernels": status().implementation,
+        },
+        "versions": {"python": platform.python_version(), "platform": platform.platform()} | versions(PACKAGES),
+        "timings_s": timings.rounded(),
+    }
+
+
+def _identity(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    components = manifest.components().items()
+    return {
+        "folder": str(bundle.folder),
+        "weight_root": str(bundle.weight_root),
+        "family": manifest.family,
+        "variant": manifest.variant,
+        "graphs": {f"{n}/{g}": graph.sha256 for n, part in components for g, graph in part.graphs.items()},
+        "files": dict(manifest.files),
+        "weights": encode(manifest.weights.files),
+    }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    return {name: found for name in packages if (found := version(name)) is not None}
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A sidecar's data, its `request` decoded. Raises `InputError` where it is not one."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA:
+            raise InputError(f"{path}: sidecar of schema {data['schema']!r}; this worldrt reads {SCHEMA}")
+        return data | {"request": decode(Request, data["request"], "request")}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, SchemaError) as error:
+        raise InputError(f"{path}: not a sidecar of worldrt: {error}") from error

@@ -1,0 +1,1 @@
+"""Where frames go: one file per kind; `base.py` says what a sink module holds."""

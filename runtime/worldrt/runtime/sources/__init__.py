@@ -1,0 +1,1 @@
+"""Where given frames come from."""
