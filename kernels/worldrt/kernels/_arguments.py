@@ -60,6 +60,11 @@ def end_of(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], items
     return pointer + itemsize + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
 
 
+def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The strides in bytes of a C-contiguous array."""
+    return tuple(itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
 def declared_dtype(name: str, dtype: str, declared: str) -> str:
     """The dtype to read memory as: what it says, unless uint16 bits were declared bfloat16."""
     if dtype == declared or (declared == "bfloat16" and dtype == "uint16"):
@@ -193,7 +198,7 @@ def pack_yuv(rgb: View, out: View, layout: str) -> bytes:
         raise ValueError(f"out: expected contiguous uint8{list(shape)}, got {out.dtype}{list(out.shape)}")
     frames, height, width, _ = rgb.shape
     itemsize = ITEMSIZE_BYTES[rgb.dtype]
-    strides = rgb.strides or tuple(n * itemsize for n in (height * width * 3, width * 3, 3, 1))
+    strides = rgb.strides or dense_strides(rgb.shape, itemsize)
     if any(stride % itemsize for stride in strides):
         raise ValueError(f"rgb: expected strides that are multiples of {itemsize}, got {strides} (bytes)")
     elements = (stride // itemsize for stride in strides)

@@ -43,8 +43,8 @@ class MultistepUpdate:
         dtype: str | None = None,
     ) -> None:
         view = _arguments.host
-        bound = np.empty(x.shape, np.float32) if out is None else out
         x_view = view("x", x, None, out is x)
+        bound = np.empty(x.shape, np.float32) if out is None else out
         prev_view = None if prev is None else view("prev", prev, None, guided_out is prev)
         guided_view = prev_view
         if guided_out is not prev:
@@ -61,7 +61,7 @@ class MultistepUpdate:
         )
         if keep is not None and keep.dtype not in (np.bool_, np.uint8):
             keep = keep != 0
-        rows = np.zeros((len(x), x.shape[2], 4))
+        rows = np.zeros((*x.shape[:1], *x.shape[2:3], 4))
         kept = None if keep is None else view("keep", keep)
         self._packed = _arguments.pack_update(operands, view("coefficients", rows), kept, shift, guidance)
         self._arrays = (x, x0, uncond, guidance, prev, noise, rows, keep, shift, fill, bound, guided_out)
