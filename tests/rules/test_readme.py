@@ -1,4 +1,4 @@
-"""README tells the truth: its commands exist, its flags parse, its first result comes early, its links lead somewhere."""
+"""README tells the truth: commands exist, flags parse, the first result comes early, links lead somewhere."""
 
 import importlib
 import re
