@@ -19,12 +19,13 @@ class Execution:
     """Where and how graphs run. `options` are the backend's own (`threads` of onnxruntime, `latency_s` of null).
 
     `guidance`: `batched` evaluates the conditional and unconditional text in one call of batch 2, `sequential` in two
-    calls, which needs less memory.
+    calls, which needs less memory. `offload_text` lets the text encoder go once the prompts of a run are encoded.
     """
 
     backend: str = "onnxruntime"
     device: str = "cpu"
     guidance: str = "batched"
+    offload_text: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property

@@ -65,10 +65,6 @@ class Models:
         files = tuple((opener.bundle.weight_root / file).resolve() for file in spec.files)
         return self._keep(("text", files, spec.precision), lambda: TextEncoder(opener, spec))
 
-    def release(self, kind: str) -> None:
-        """Forget loaded models of a kind (`text`, `denoiser`, `vae`); they are loaded again when needed."""
-        self._kept = {key: value for key, value in self._kept.items() if key[0] != kind}
-
     def close(self) -> None:
         self._kept = {}
 

@@ -75,7 +75,7 @@ def image_settings(request: Request, spec: Denoiser, *, own_size: bool) -> Setti
         size, guidance = _size(request, spec), request.guidance
     else:
         size, guidance = spec_size(spec, _aspect_ratio(request, spec), None), None
-    return _settings(request, spec, size, fps=0, num_frames=1, guidance=guidance)
+    return _settings(request, spec, size, fps=1, num_frames=1, guidance=guidance)
 
 
 def video_settings(request: Request, spec: Denoiser, *, temporal: int, clean_frames: int) -> Settings:

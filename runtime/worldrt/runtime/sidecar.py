@@ -63,6 +63,13 @@ def _identity(bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def differs(path: Path, bundles: Sequence[Bundle]) -> bool:
+    """Whether a sidecar was made from other graphs or weights than these."""
+    parts = ("variant", "graphs", "files", "weights")
+    now, then = [_identity(bundle) for bundle in bundles], read(path)["bundles"]
+    return [[b.get(part) for part in parts] for b in now] != [[b.get(part) for part in parts] for b in then]
+
+
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Versions of those packages that are installed."""
     return {name: found for name in packages if (found := version(name)) is not None}

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.bundle import Text
+from worldrt.engine.device import Buffer
 from worldrt.engine.errors import BundleError, InputError
+from worldrt.engine.session import Session
 from worldrt.runtime.components import Opener
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
@@ -25,8 +27,9 @@ class TextEncoder:
 
     def __init__(self, opener: Opener, text: Text) -> None:
         self.spec = text
+        self._opener = opener
         self._tokenizer_file = opener.bundle.path(text.tokenizer)
-        self._session, self._weights = opener.graph(text, "encode")
+        self._loaded: tuple[Session, dict[str, Buffer]] | None = None
         self._kept: OrderedDict[str, Float32] = OrderedDict()
 
     @cached_property
@@ -59,13 +62,19 @@ class TextEncoder:
         self._kept.move_to_end(prompt)
         return self._kept[prompt]
 
+    def unload(self) -> None:
+        """Free the graph and its weights; encoded prompts are kept, and a new prompt loads it again."""
+        self._loaded = None
+
     def nothing(self) -> Float32:
         """The unconditional text of a model that was trained with all-zero embeddings."""
         return np.zeros((self.spec.max_tokens, self.spec.width), np.float32)
 
     def _run(self, ids: list[int]) -> Float32:
-        device = self._session.device
-        call = self._session.bind({"batch": 1, "text": len(ids)}, self._weights)
+        device = self._opener.device
+        self._loaded = self._loaded or self._opener.graph(self.spec, "encode")
+        session, weights = self._loaded
+        call = session.bind({"batch": 1, "text": len(ids)}, weights)
         device.upload(call["ids"], np.array([ids], np.int64))
         device.upload(call["mask"], np.ones((1, len(ids)), np.float32))
         call.run()

@@ -51,8 +51,10 @@ def encode_texts(
     with observer.stage(f"{task}: load"):
         encoder = models.text(task)
     with observer.stage(f"{task}: text"):
-        cond = encoder.encode(prompt)
-        return cond, encoder.nothing() if negative is None else encoder.encode(negative)
+        texts = encoder.encode(prompt), encoder.nothing() if negative is None else encoder.encode(negative)
+        if models.execution.offload_text:
+            encoder.unload()
+        return texts
 
 
 def sample_clip(

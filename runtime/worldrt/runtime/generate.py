@@ -1,0 +1,173 @@
+"""What `text2world`, `text2image` and `video2world` do: request, models, frames, file, sidecar."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from worldrt.engine.errors import InputError
+from worldrt.engine.files import staged_file
+from worldrt.runtime import sidecar
+from worldrt.runtime.locate import find_bundles
+from worldrt.runtime.models import Models
+from worldrt.runtime.pipelines.base import Frame
+from worldrt.runtime.pipelines.text2image import Text2Image
+from worldrt.runtime.pipelines.text2world import Text2World
+from worldrt.runtime.pipelines.video2world import Video2World
+from worldrt.runtime.progress import Bars, Plain
+from worldrt.runtime.request import Request, Settings
+from worldrt.runtime.sinks.base import VideoFormat, open_sink, split_place
+from worldrt.runtime.timing import Timings
+
+SOLVERS = {"ab2": "rectified_flow_ab2", "euler": "rectified_flow_euler"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One result to make."""
+
+    request: Request
+    place: str
+    input_path: Path | None = None
+    given_frames: int = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was made, and how long each stage took."""
+
+    place: str
+    sidecar: Path | None
+    video: VideoFormat
+    timings: Timings
+
+    def as_json(self) -> dict[str, Any]:
+        video = self.video
+        return {
+            "path": self.place,
+            "sidecar": str(self.sidecar) if self.sidecar else None,
+            "width": video.width,
+            "height": video.height,
+            "frames": video.frames,
+            "fps": video.fps or None,
+            "timings_s": self.timings.rounded(),
+        }
+
+
+def open_models(args: argparse.Namespace) -> Models:
+    """The bundles that the flags name."""
+    named = [getattr(args, f"dit_path{which}") for which in ("", "_text2image", "_video2world")]
+    folders = [place for place in named if place] + args.bundle
+    options = {"threads": args.threads} if args.threads and args.backend == "onnxruntime" else {}
+    return Models.open(
+        folders or find_bundles(args.model_size),
+        args.checkpoint,
+        backend=args.backend,
+        device=args.device,
+        guidance=args.cfg,
+        offload_text=args.offload_text_encoder,
+        options=options,
+    )
+
+
+def jobs(args: argparse.Namespace) -> list[Job]:
+    """One job, or those of `--batch_input_json`. Raises `InputError`."""
+    request = Request(
+        prompt=args.prompt,
+        negative_prompt=args.negative_prompt,
+        seed=args.seed,
+        steps=args.steps,
+        guidance=args.guidance,
+        sampler=SOLVERS.get(args.solver, args.solver),
+        sigma_max=args.sigma_max,
+        sigma_min=args.sigma_min,
+        resolution=args.resolution,
+        aspect_ratio=args.aspect_ratio,
+        fps=getattr(args, "fps", None),
+        num_frames=getattr(args, "num_frames", None),
+        width=args.width,
+        height=args.height,
+    )
+    job = Job(request, args.save_path, getattr(args, "input_path", None), getattr(args, "num_conditional_frames", 1))
+    return [job] if args.batch_input_json is None else _batch(args.batch_input_json, job)
+
+
+def _batch(path: Path, job: Job) -> list[Job]:
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+        made = [
+            replace(
+                job,
+                request=replace(job.request, prompt=item["prompt"]),
+                place=item["output_image" if "output_image" in item else "output_video"],
+                input_path=Path(item["input_video"]) if "input_video" in item else job.input_path,
+            )
+            for item in items
+        ]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected a list of {{prompt, output_video}}: {error!r}") from error
+    if len({item.place for item in made}) < len(made):
+        raise InputError(f"{path}: two results have the same place")
+    return made
+
+
+class Generator:
+    """Makes jobs of one task with models that stay loaded."""
+
+    def __init__(self, task: str, models: Models) -> None:
+        self.task, self.models = task, models
+
+    def settings(self, job: Job) -> dict[str, Settings]:
+        """What a job comes to, by model; raises `InputError`."""
+        if self.task == "text2world":
+            return Text2World(self.models).settings(job.request)
+        if self.task == "text2image":
+            return {self.task: Text2Image(self.models).settings(job.request)}
+        if job.input_path is None:
+            raise InputError("--input_path: a picture or a video to go on from is missing")
+        return {self.task: Video2World(self.models).settings(job.request, job.given_frames)}
+
+    def run(self, job: Job, observer: Bars | Plain, *, overwrite: bool) -> Result:
+        """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling."""
+        settings = self.settings(job)
+        last = list(settings.values())[-1]
+        video = VideoFormat(last.width, last.height, last.fps, last.num_frames)
+        kind, path = split_place(job.place)
+        if kind == "null":
+            self._write(job, video, observer, overwrite)
+            return Result(job.place, None, video, observer.timings)
+        note = path.with_suffix(".json")
+        with staged_file(note, overwrite=overwrite) as part:
+            self._write(job, video, observer, overwrite)
+            facts = sidecar.describe(
+                self.task, job.request, settings, self.models.bundles, self.models.execution, observer.timings
+            )
+            facts["input"] = {"path": str(job.input_path), "frames": job.given_frames} if job.input_path else None
+            part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return Result(job.place, note, video, observer.timings)
+
+    def _write(self, job: Job, video: VideoFormat, observer: Bars | Plain, overwrite: bool) -> None:
+        start = time.perf_counter()
+        with observer, open_sink(job.place, video, overwrite=overwrite) as write:
+            for frame in self._frames(job, observer):
+                with observer.stage("write"):
+                    write(frame)
+        observer.timings.add("total", time.perf_counter() - start)
+
+    def _frames(self, job: Job, observer: Bars | Plain) -> Iterable[Frame]:
+        if self.task == "text2world":
+            return Text2World(self.models)(job.request, observer)
+        if self.task == "text2image":
+            return [Text2Image(self.models)(job.request, observer)]
+        from worldrt.runtime.sources.media import last_frames
+
+        assert job.input_path is not None
+        given = last_frames(job.input_path, job.given_frames)
+        return Video2World(self.models)(job.request, given, observer)

@@ -1,0 +1,124 @@
+"""`trt-run inspect`: what a bundle holds, whether its weights fit, whether its graphs load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from worldrt.engine.bundle import Bundle, Component, Graph, load_bundle
+from worldrt.engine.device import open_device
+from worldrt.engine.errors import BundleError, WorldrtError
+from worldrt.engine.schema import encode
+from worldrt.engine.session import open_session
+from worldrt.engine.weights import open_weights
+
+SMALL_BYTES = 1_000_000_000  # of external weights: a graph with more is only loaded when asked for
+
+
+def inspect(folder: Path, checkpoint: str | None, *, full: bool, load: bool, as_json: bool) -> int:
+    """Print a bundle. Raises `BundleError` where it is damaged, after printing what could be read."""
+    bundle = load_bundle(folder, checkpoint)
+    components = {
+        name: _component(bundle, component, full, load) for name, component in bundle.manifest.components().items()
+    }
+    report = {
+        "bundle": str(folder),
+        "family": bundle.manifest.family,
+        "variant": bundle.manifest.variant,
+        "producer": dict(bundle.manifest.producer),
+        "weight_root": str(bundle.weight_root),
+        "components": components,
+    }
+    print(json.dumps(report, indent=1)) if as_json else _print(report)
+    for name, facts in components.items():
+        problems = [facts["weights"]["problem"], *(graph["problem"] for graph in facts["graphs"].values())]
+        for problem in filter(None, problems):
+            raise BundleError(f"{name}: {problem}")
+    return 0
+
+
+def _component(bundle: Bundle, component: Component, full: bool, load: bool) -> dict[str, Any]:
+    recorded = bundle.manifest.weights.files
+    size = sum(recorded[file].size_bytes for file in component.files if file in recorded)
+    problem = _problem(lambda: open_weights(bundle, component, full=full))
+    graphs = {}
+    for name, graph in component.graphs.items():
+        small = graph.weights_as == "inputs" or size <= SMALL_BYTES
+        graphs[name] = _graph(bundle, graph, load=problem is None and (load or small))
+    return {
+        "precision": component.precision,
+        "weights": {"files": list(component.files), "size_bytes": size, "problem": problem, "hashed": full},
+        "graphs": graphs,
+    }
+
+
+def _graph(bundle: Bundle, graph: Graph, *, load: bool) -> dict[str, Any]:
+    path = bundle.path(graph.file)
+    problem = None
+    if load:
+        problem = _problem(
+            lambda: open_session("onnxruntime", path, graph, open_device("cpu"), weight_root=bundle.weight_root)
+        )
+    return {
+        "file": graph.file,
+        "size_bytes": path.stat().st_size,
+        "sha256": graph.sha256,
+        "inputs": encode(graph.inputs),
+        "outputs": encode(graph.outputs),
+        "weights": len(graph.weights),
+        "weights_as": graph.weights_as,
+        "loaded": load and problem is None,
+        "problem": problem,
+        "described": {
+            "inputs": [spec.describe() for spec in graph.inputs],
+            "outputs": [spec.describe() for spec in graph.outputs],
+        },
+    }
+
+
+def _problem(check: Any) -> str | None:
+    try:
+        check()
+    except WorldrtError as error:
+        return str(error)
+    return None
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(report['family'])} {escape(report['variant'])}[/bold] in {escape(report['bundle'])}")
+    console.print(f"weights in {escape(report['weight_root'])}")
+    for name, facts in report["components"].items():
+        weights = facts["weights"]
+        state = weights["problem"] or ("fit, hashes compared" if weights["hashed"] else "fit")
+        title = f"{name}: {facts['precision']}, {megabytes(weights['size_bytes'])} of weights ({state})"
+        table = Table(title=escape(title), title_justify="left", show_lines=True)
+        for column in ("graph", "file", "inputs", "outputs", "weights", "loads"):
+            table.add_column(column, overflow="fold")
+        for graph_name, graph in facts["graphs"].items():
+            loads = "yes" if graph["loaded"] else graph["problem"] or "not tried (--load)"
+            table.add_row(
+                graph_name,
+                f"{escape(graph['file'])}\n{megabytes(graph['size_bytes'])}",
+                _shortened(graph["described"]["inputs"]),
+                _shortened(graph["described"]["outputs"]),
+                f"{graph['weights']} as {graph['weights_as']}",
+                escape(loads),
+            )
+        console.print(table)
+
+
+def _shortened(lines: list[str], most: int = 10) -> str:
+    from rich.markup import escape
+
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return escape("\n".join(lines[:most] + more))
+
+
+def megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"
