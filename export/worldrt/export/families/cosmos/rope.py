@@ -7,7 +7,7 @@ without any dependence on frames per second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -37,6 +37,11 @@ class Rope:
     head_dim: int
     ratio: tuple[float, float, float]
     dtype: RopeDtype = "float32"
+    frequencies: tuple[tuple[float, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # here and not in a forward pass, where a tracer would record every single number
+        object.__setattr__(self, "frequencies", tuple(self._frequencies(axis) for axis in range(3)))
 
     def axis_dims(self) -> tuple[int, int, int]:
         """How many of a head's dimensions belong to frames, rows and columns."""
@@ -45,7 +50,7 @@ class Rope:
 
     def angles(self, axis: int, position: Tensor) -> Tensor:
         """float32 (positions, axis_dim / 2) of axis 0 frames, 1 rows, 2 columns."""
-        frequencies = constant(self._frequencies(axis), like=position)
+        frequencies = constant(self.frequencies[axis], like=position)
         angles = position.float().unsqueeze(1) * frequencies
         return angles.bfloat16().float() if self.dtype == "bfloat16" else angles
 
@@ -63,13 +68,12 @@ class Rope:
 
         return RopeTables(table("cos"), table("sin"))
 
-    def _frequencies(self, axis: int) -> list[float]:
+    def _frequencies(self, axis: int) -> tuple[float, ...]:
         dim, ratio = self.axis_dims()[axis], self.ratio[axis]
         dtype = torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
         exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
         theta = BASE * ratio ** (dim / (dim - 2))
-        frequencies: list[float] = (1.0 / theta ** exponents.to(dtype)).float().tolist()
-        return frequencies
+        return tuple((1.0 / theta ** exponents.to(dtype)).float().tolist())
 
 
 def rotate(x_BHLE: Tensor, cos_BLF: Tensor, sin_BLF: Tensor) -> Tensor:
