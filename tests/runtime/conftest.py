@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from worldrt.engine import bundle as b
 from worldrt.engine.device import HostDevice
 from worldrt.engine.session import Session
 from worldrt.engine.weights import fingerprint
-from worldrt.export.families.cosmos.graphs import denoiser_graphs
-from worldrt.export.families.cosmos.variants import DiTConfig
+from worldrt.export.families.cosmos.graphs import denoiser_graphs, text_graphs, vae_graphs
+from worldrt.export.families.cosmos.nano import make_checkpoint
+from worldrt.export.families.cosmos.variants import DiTConfig, variant
+from worldrt.export.graphs import GraphSource
+from worldrt.runtime import components
+from worldrt.runtime.denoise import DenoiserModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cosmos"
 
@@ -81,59 +87,136 @@ def _tensor(buffer) -> torch.Tensor:
         return torch.from_numpy(buffer.numpy())
 
 
-def denoiser_bundle(folder: Path, golden: Golden, form: str) -> tuple[b.Bundle, Mapping[str, torch.nn.Module]]:
-    """A bundle of one denoiser whose weights are the golden ones, and the modules behind its graphs."""
-    config = golden.config()
-    sources = {source.name: source for source in denoiser_graphs(config, form)}
-    save_file(golden.weights, folder / "model.safetensors")
-    dtype = {torch.float32: "float32", torch.int64: "int64"}
+def graph_of(source: GraphSource, file: str, weights: Mapping[str, torch.Tensor], sha256: str = "") -> b.Graph:
+    """A graph that takes its weights as inputs; an output that has the name of an input becomes `next_...`."""
+    taken = {spec.name for spec in source.inputs}
+    outputs = tuple(replace(o, name=f"next_{o.name}") if o.name in taken else o for o in source.outputs)
+    used = []
+    for name, key in source.weights.items():
+        value = weights[key.replace("{i}", "0").replace("{j}", "1")]
+        used.append(b.Weight(name, key, str(value.dtype).removeprefix("torch."), tuple(value.shape)))
+    return b.Graph(file, sha256, source.inputs, outputs, "inputs", tuple(used))
 
-    def weights(source):
-        for name, key in source.weights.items():
-            value = golden.weights[key.replace("{i}", "0").replace("{j}", "1")]
-            yield b.Weight(name, key, dtype[value.dtype], tuple(value.shape))
 
-    graphs = {}
-    for name, source in sources.items():
-        taken = {spec.name for spec in source.inputs}
-        outputs = (replace(o, name=f"next_{o.name}") if o.name in taken else o for o in source.outputs)
-        graphs[name] = b.Graph(f"{name}.onnx", "", source.inputs, tuple(outputs), "inputs", tuple(weights(source)))
-    spec = b.Denoiser(
-        precision="float32",
-        files=("model.safetensors",),
-        graphs=graphs,
-        form=form,
-        blocks=config.blocks,
-        conditions={},
-        sampler=b.Sampler("rectified_flow_ab2", 5, 80.0, 0.002),
-        guidance=b.Guidance("delta", golden.meta["guidance"]),
-        sizes={"any": {"16:9": (96, 64)}},
-        frames={"16": 13},
-    )
-    task = "video2world" if config.condition_mask else "text2image"
-    fingerprints = b.Weights(str(folder), {"model.safetensors": fingerprint(folder / "model.safetensors")})
-    manifest = b.Manifest(b.SCHEMA, "cosmos", "golden", {}, fingerprints, {task: spec})
-    return b.Bundle(folder, manifest, folder), {name: source.module for name, source in sources.items()}
+def denoiser_spec(graphs, form: str, blocks: int, file: str, guidance: float = 7.0, **other) -> b.Denoiser:
+    values = {
+        "precision": "float32",
+        "files": (file,),
+        "conditions": {},
+        "sampler": b.Sampler("rectified_flow_ab2", 5, 80.0, 0.002),
+        "guidance": b.Guidance("delta", guidance),
+        "sizes": {"any": {"16:9": (128, 80), "1:1": (96, 96)}},
+        "frames": {"16": 17, "10": 9},
+    }
+    return b.Denoiser(graphs=graphs, form=form, blocks=blocks, **(values | other))
 
 
 @pytest.fixture
 def golden_denoiser(tmp_path, monkeypatch):
     """Makes a loaded `DenoiserModel` over golden weights, run by torch."""
-    from worldrt.runtime import components
-    from worldrt.runtime.denoise import DenoiserModel
 
     def make(golden: Golden, form: str, guidance: str) -> DenoiserModel:
         folder = tmp_path / f"{form}-{guidance}"
         folder.mkdir()
-        bundle, modules = denoiser_bundle(folder, golden, form)
-
-        def open_session(backend, path, graph, device, **_):
-            return TorchSession(graph, device, modules[path.stem])
-
-        for graph in next(iter(bundle.manifest.denoisers.values())).graphs.values():
-            (folder / graph.file).touch()
-        monkeypatch.setattr(components, "open_session", open_session)
-        opener = components.Opener(bundle, components.Execution(guidance=guidance))
-        return DenoiserModel(opener, next(iter(bundle.manifest.denoisers.values())))
+        save_file(golden.weights, folder / "model.safetensors")
+        config = golden.config()
+        sources = {f"{source.name}.onnx": source for source in denoiser_graphs(config, form)}
+        for name in sources:
+            (folder / name).touch()
+        graphs = {source.name: graph_of(source, file, golden.weights) for file, source in sources.items()}
+        spec = denoiser_spec(graphs, form, config.blocks, "model.safetensors")
+        files = {"model.safetensors": fingerprint(folder / "model.safetensors")}
+        manifest = b.Manifest(b.SCHEMA, "cosmos", "golden", {}, b.Weights(str(folder), files), {"task": spec})
+        run_by_torch(monkeypatch, {file: source.module for file, source in sources.items()})
+        opener = components.Opener(b.Bundle(folder, manifest, folder), components.Execution(guidance=guidance))
+        return DenoiserModel(opener, spec)
 
     return make
+
+
+def run_by_torch(monkeypatch, modules: Mapping[str, torch.nn.Module]) -> None:
+    """Sessions are torch modules, by graph file."""
+
+    def open_session(backend, path, graph, device, **_):
+        return TorchSession(graph, device, modules[graph.file])
+
+    monkeypatch.setattr(components, "open_session", open_session)
+
+
+class Nano:
+    """A complete bundle of the nano checkpoint; torch modules stand for its graphs, the null backend takes it as it is."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.folder = make_checkpoint(root / "checkpoint"), root / "bundles" / "nano"
+        self.folder.mkdir(parents=True)
+        self.modules: dict[str, torch.nn.Module] = {}
+        self.weights: dict[str, dict[str, torch.Tensor]] = {}
+        image, video = variant("nano", "text2image"), variant("nano", "video2world")
+        transformer, text_file = "diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+        denoisers = {}
+        for part, form in ((image, "whole"), (video, "block")):
+            file = f"{part.task}/{transformer}"
+            graphs = self._graphs(part.task, denoiser_graphs(part.dit, form, key_format="diffusers"), file)
+            sizes = {name: dict(table) for name, table in part.sizes.items()}
+            denoisers[part.task] = denoiser_spec(
+                graphs, form, part.dit.blocks, file, part.guidance, sizes=sizes, frames={"16": 17, "10": 9}
+            )
+        vae_file = f"vae/{transformer}"
+        vae = b.Vae(
+            "float32",
+            (vae_file,),
+            self._graphs("vae", vae_graphs(image.vae, key_format="diffusers"), vae_file),
+            image.vae.latent_channels,
+            8,
+            4,
+            image.vae.latent_mean,
+            image.vae.latent_std,
+        )
+        text_folder = self.folder / "text"
+        graphs = self._graphs("text", text_graphs(image.t5), text_file)
+        shutil.copy(self.root / "tokenizer" / "tokenizer.json", text_folder)
+        text = b.Text("float32", (text_file,), graphs, "text/tokenizer.json", image.t5.tokens, image.t5.width)
+        files = {name: fingerprint(self.root / name, full=True) for name in self.weights}
+        self.manifest = b.Manifest(
+            b.SCHEMA,
+            "cosmos",
+            "nano",
+            {"worldrt": "test"},
+            b.Weights(str(self.root), files),
+            denoisers,
+            vae,
+            text,
+            {"text/tokenizer.json": b.file_sha256(text_folder / "tokenizer.json")},
+        )
+        b.write_manifest(self.folder, self.manifest)
+
+    def _graphs(self, part: str, sources: list[GraphSource], weight_file: str) -> dict[str, b.Graph]:
+        (self.folder / part).mkdir(exist_ok=True)
+        self.weights.setdefault(weight_file, load_file(self.root / weight_file))
+        graphs = {}
+        for source in sources:
+            file = f"{part}/{source.name}.onnx"
+            (self.folder / file).write_text(f"stands for {file}")
+            self.modules[file] = source.module
+            sha256 = b.file_sha256(self.folder / file)
+            graphs[source.name] = graph_of(source, file, self.weights[weight_file], sha256)
+        return graphs
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory) -> Nano:
+    torch.set_num_threads(1)
+    return Nano(tmp_path_factory.mktemp("nano"))
+
+
+@pytest.fixture
+def nano_by_torch(nano, monkeypatch) -> Nano:
+    """The nano bundle with sessions that compute."""
+    run_by_torch(monkeypatch, nano.modules)
+    return nano
+
+
+@pytest.fixture
+def stubs():
+    """What tests need to make bundles of their own."""
+    return SimpleNamespace(save=save_file, run_by_torch=run_by_torch, graph_of=graph_of, denoiser_spec=denoiser_spec)

@@ -92,7 +92,5 @@ def test_block_form_holds_two_sets_of_activations(golden, golden_denoiser):
     g = golden("pipeline_t2i")
     shape = DenoiserShape(16, 1, 8, 12, 9)
     bound = golden_denoiser(g, "block", "sequential").bind(shape, guided=True)
-    hidden = {
-        call[name].pointer for call in bound.calls for name in ("hidden", "next_hidden") if name in call.buffers
-    }
+    hidden = {call[name].pointer for call in bound.calls for name in ("hidden", "next_hidden") if name in call.buffers}
     assert len(bound.calls) == 6 and len(hidden) == 2

@@ -34,6 +34,11 @@ class SamplerTable:
     def __len__(self) -> int:
         return len(self.levels)
 
+    @property
+    def needs_previous(self) -> bool:
+        """Whether a step uses the x0 of the step before."""
+        return bool(self.coefficients[:, 2].any())
+
 
 def rectified_flow_ab2(steps: int, sigma_max: float, sigma_min: float, order: float = 7.0) -> SamplerTable:
     """Two-step exponential Adams-Bashforth in log sigma, then one clean evaluation at `sigma_min`: steps + 1 rows.
