@@ -69,15 +69,24 @@ struct MultistepUpdate {
     return r;
   }
 
-  WRT_HD void step(const Row& r, int64_t s) const {
+  WRT_HD double guided(const Row& r, int64_t s) const {
     const double x0 = to_float(r.x0[s]);
-    const float x = r.x[s];
-    double g = x0;
-    if (has(kUncond, r.uncond)) g = x0 + args.guidance * (x0 - static_cast<double>(to_float(r.uncond[s])));
-    double y = r.a * static_cast<double>(x) + r.b * g;
+    return has(kUncond, r.uncond) ? x0 + args.guidance * (x0 - static_cast<double>(to_float(r.uncond[s]))) : x0;
+  }
+
+  WRT_HD void step(const Row& r, int64_t s) const {
+    const double g = guided(r, s);
+    double y = r.a * static_cast<double>(r.x[s]) + r.b * g;
     if (has(kPrev, r.prev)) y = y + r.c * static_cast<double>(r.prev[s]);
     if (has(kNoise, r.noise)) y = y + r.d * static_cast<double>(r.noise[s]);
-    r.out[s] = r.keep ? x : static_cast<float>(y);
+    r.out[s] = static_cast<float>(y);
+    if (has(kGuided, r.guided_out)) r.guided_out[s] = static_cast<float>(g);
+  }
+
+  WRT_HD void leave(const Row& r, int64_t s) const {
+    const float x = r.x[s];
+    const double g = has(kGuided, r.guided_out) ? guided(r, s) : 0.0;
+    r.out[s] = x;
     if (has(kGuided, r.guided_out)) r.guided_out[s] = static_cast<float>(g);
   }
 
@@ -85,7 +94,11 @@ struct MultistepUpdate {
     const int64_t b = row_index / args.channels, c = row_index % args.channels;
     for (int64_t t = args.shift; t < args.frames; ++t) {
       const Row r = row(b, c, t);
-      WRT_SIMD for (int64_t s = begin; s < end; ++s) step(r, s);
+      if (r.keep) {  // a loop of its own: a choice inside would keep the other one from vectorising
+        WRT_SIMD for (int64_t s = begin; s < end; ++s) leave(r, s);
+      } else {
+        WRT_SIMD for (int64_t s = begin; s < end; ++s) step(r, s);
+      }
     }
     for (int64_t j = 0; j < args.shift; ++j) {
       const int64_t t = args.frames - args.shift + j;
