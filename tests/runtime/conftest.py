@@ -144,7 +144,7 @@ def run_by_torch(monkeypatch, modules: Mapping[str, torch.nn.Module]) -> None:
 
 
 class Nano:
-    """A complete bundle of the nano checkpoint; torch modules stand for its graphs, the null backend takes it as it is."""
+    """A complete bundle of the nano checkpoint; torch modules stand for its graphs, the null backend takes it so."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.folder = make_checkpoint(root / "checkpoint"), root / "bundles" / "nano"

@@ -14,13 +14,17 @@ from worldrt.runtime import components
 from worldrt.runtime.vae import VaeCodec
 
 
+@pytest.fixture(scope="module")
+def sources(golden):
+    """The golden VAE: few base channels of the official class."""
+    base = golden("vae_weights").weights["encoder.conv1.weight"].shape[0]
+    return {f"{source.name}.onnx": source for source in vae_graphs(VAEConfig(base=base))}
+
+
 @pytest.fixture
-def codec(tmp_path, golden, monkeypatch, stubs):
-    """The golden VAE: 4 base channels of the official class."""
+def codec(tmp_path, golden, monkeypatch, stubs, sources):
     weights = golden("vae_weights").weights
-    base = weights["encoder.conv1.weight"].shape[0]
     stubs.save(weights, tmp_path / "vae.safetensors")
-    sources = {f"{source.name}.onnx": source for source in vae_graphs(VAEConfig(base=base))}
     for file in sources:
         (tmp_path / file).touch()
     stubs.run_by_torch(monkeypatch, {file: source.module for file, source in sources.items()})

@@ -15,10 +15,9 @@ from worldrt.runtime.request import Request, Settings, check_prompt, video_setti
 TASK = "video2world"
 
 DEFAULT_NEGATIVE_PROMPT = (
-    "A poor recording: blurred and noisy, badly exposed, with washed-out colours, compression blocks and banding. "
-    "The camera shakes, frames stutter or repeat, cuts are abrupt. Objects melt, flicker, appear from nowhere or pass "
-    "through one another; bodies and faces are deformed, motion ignores weight and contact. Lighting is flat, textures "
-    "look like plastic, text and logos cover the picture, and the whole looks like an old computer game."
+    "Blurred, noisy, badly exposed footage with compression blocks; shaking camera, stutter, flicker, abrupt cuts; "
+    "objects that melt or pass through each other, deformed bodies and faces, weightless motion; flat light, "
+    "plastic textures, text, logos, like an old computer game."
 )
 
 
@@ -30,6 +29,8 @@ class Video2World(Pipeline):
         check_prompt(request.prompt)
         manifest = self.models.opener(TASK).bundle.manifest
         temporal = manifest.vae.temporal if manifest.vae else 4
+        if given_frames < 1 or (given_frames - 1) % temporal:
+            raise InputError(f"frames: expected 1 more than a multiple of {temporal} given frames, got {given_frames}")
         return video_settings(request, manifest.denoisers[TASK], temporal=temporal, clean_frames=given_frames)
 
     def __call__(self, request: Request, frames: Frame, observer: Observer | None = None) -> Iterator[Frame]:

@@ -28,14 +28,15 @@ def open_sink(path: Path, video: VideoFormat, *, overwrite: bool) -> Iterator[Wr
     """Write an MP4. Encoding runs in its own thread."""
     if video.width % 2 or video.height % 2:
         raise InputError(f"{path}: H.264 needs an even width and height, got {video.width}x{video.height}")
-    check_space(path, 4096 + video.width * video.height * (video.frames or 1) // PIXELS_PER_BYTE)
-    with staged_file(path, overwrite=overwrite) as part, _opened(part, video) as encode, in_background(encode) as put:
+    with staged_file(path, overwrite=overwrite) as part:
+        check_space(path, 4096 + video.width * video.height * (video.frames or 1) // PIXELS_PER_BYTE)
+        with _opened(part, video) as encode, in_background(encode) as put:
 
-        def write(frame: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-            video.check(frame)
-            put(_planes(frame, video))
+            def write(frame: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+                video.check(frame)
+                put(_planes(frame, video))
 
-        yield write
+            yield write
 
 
 def _planes(frame: np.ndarray[Any, Any], video: VideoFormat) -> np.ndarray[Any, Any]:

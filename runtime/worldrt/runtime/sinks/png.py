@@ -24,9 +24,9 @@ def open_sink(path: Path, video: VideoFormat, *, overwrite: bool) -> Iterator[Wr
     one = path.suffix.lower() == ".png"
     if one and video.frames != 1:
         raise InputError(f"{path}: a .png holds one picture; png:{path.with_suffix('')} makes a folder of them")
-    check_space(path, 4096)
     staged = staged_file(path, overwrite=overwrite) if one else staged_folder(path, overwrite=overwrite)
     with staged as part:
+        check_space(path, 4096)
         count = 0
 
         def save(frame: np.ndarray[Any, Any]) -> None:
