@@ -111,6 +111,19 @@ def test_every_half_precision_number_is_read_exactly(dtype: str) -> None:
     assert np.signbit(out[out != 0]).sum() == (out < 0).sum()
 
 
+@pytest.mark.parametrize("a_times_x", [True, False])
+def test_products_are_rounded_before_they_are_added(a_times_x: bool) -> None:
+    """Cases in which a fused multiply-add would leave 2^-75, and the rounded product cancels to 0."""
+    x = np.full((1, 1, 1, 64), 1 + 2.0**-23, np.float32)
+    fine, one = 1 + 2.0**-52, np.ones_like(x)
+    rounded = fine * (1 + 2.0**-23)
+    if a_times_x:
+        out = multistep_update(x, one, coefficients=[[fine, -rounded, 0, 0]])
+    else:
+        out = multistep_update(one, x, coefficients=[[-rounded, fine, 0, 0]])
+    assert not out.any()
+
+
 def test_kept_frames_keep_their_bits() -> None:
     o = Operands(SHAPE)
     o.x[0, 0, 1, 0] = [np.nan, np.inf, -0.0, 1e-45]

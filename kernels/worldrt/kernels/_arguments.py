@@ -15,6 +15,7 @@ ITEMSIZE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1, "bool":
 
 _UPDATE = struct.Struct("=41q d q")  # UpdateArgs of csrc/multistep_update.h
 _YUV = struct.Struct("=11q")  # YuvArgs of csrc/rgb_to_yuv420.h
+_address, _memory = ctypes.addressof, ctypes.c_char.from_buffer
 _NATIVE = {np.dtype(name): name for name in ("float32", "float16", "uint8", "uint16", "bool", "float64")}
 
 
@@ -41,18 +42,16 @@ def host(name: str, array: Any, declared: str | None = None, writable: bool = Fa
     dtype = _NATIVE.get(array.dtype) or str(array.dtype)
     if declared is not None:
         dtype = declared_dtype(name, dtype, declared)
-    pointer, shape = _address(array), array.shape
+    memory: Any = array
+    shape = array.shape
+    try:  # a quarter of the time of array.ctypes.data
+        pointer = _address(_memory(memory))
+    except (TypeError, ValueError):  # read-only, empty, strided, or a dtype that buffers do not know
+        pointer = array.ctypes.data
     if flags.c_contiguous:
         return View._make((pointer, pointer + array.nbytes, shape, dtype, None))
     strides = array.strides
     return View(pointer, end_of(pointer, shape, strides, array.itemsize), shape, dtype, strides)
-
-
-def _address(array: Any) -> int:
-    try:  # a tenth of the time of array.ctypes.data
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
-    except (TypeError, ValueError, BufferError):  # read-only, empty, strided, or a dtype that buffers do not know
-        return int(array.ctypes.data)
 
 
 def end_of(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> int:
@@ -73,6 +72,13 @@ def declared_dtype(name: str, dtype: str, declared: str) -> str:
     raise ValueError(f"{name}: expected {expected} (dtype={declared!r}), got {dtype}")
 
 
+def rows_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """[B, T, 4] of the coefficients for latents of this shape."""
+    if len(shape) < 4:
+        raise ValueError(f"x: expected shape [B, C, T, H, W], got {list(shape)}")
+    return shape[0], shape[2], 4
+
+
 def per_frame(name: str, view: View, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> int:
     """Check a dense table with one entry per frame, shared ([T, ...]) or per batch ([B, T, ...]); its batch stride.
 
@@ -84,6 +90,9 @@ def per_frame(name: str, view: View, shape: tuple[int, ...], dtypes: tuple[str, 
     return prod(shape[1:]) if view.shape == shape else 0
 
 
+_ABSENT = (0, 0, 0, 0)  # `Frames` of an array that is not there
+
+
 def pack_update(
     operands: tuple[View | None, ...], coefficients: View, keep: View | None, shift: int, guidance: float
 ) -> bytes:
@@ -91,11 +100,10 @@ def pack_update(
     x, x0, uncond, prev, noise, fill, out, guided_out = operands
     assert x and x0 and out
     shape, dtype = x.shape, x0.dtype
-    if len(shape) < 4:
-        raise ValueError(f"x: expected shape [B, C, T, H, W], got {list(shape)}")
     if dtype not in ("float32", "float16", "bfloat16"):
         raise ValueError(f"x0: expected float32, float16 or bfloat16, got {dtype}")
-    batch, channels, frames, *inner = shape
+    batch, frames, _ = rows_shape(shape)
+    channels, inner = shape[1], shape[3:]
     if not 0 <= shift <= frames:
         raise ValueError(f"shift: expected 0..{frames} (frames), got {shift}")
     if shift and not fill:
@@ -105,12 +113,12 @@ def pack_update(
     numbers = (
         *_frames("x", x, shape, "float32", dense),
         *_frames("x0", x0, shape, dtype, dense),
-        *_frames("uncond", uncond, shape, dtype, dense),
-        *_frames("prev", prev, shape, "float32", dense),
-        *_frames("noise", noise, shape, "float32", dense),
-        *_frames("fill", fill, (batch, channels, shift, *inner), "float32", opened),
+        *(_frames("uncond", uncond, shape, dtype, dense) if uncond else _ABSENT),
+        *(_frames("prev", prev, shape, "float32", dense) if prev else _ABSENT),
+        *(_frames("noise", noise, shape, "float32", dense) if noise else _ABSENT),
+        *(_frames("fill", fill, (batch, channels, shift, *inner), "float32", opened) if fill else _ABSENT),
         *_frames("out", out, shape, "float32", dense),
-        *_frames("guided_out", guided_out, shape, "float32", dense),
+        *(_frames("guided_out", guided_out, shape, "float32", dense) if guided_out else _ABSENT),
         coefficients.pointer,
         keep.pointer if keep else 0,
         per_frame("coefficients", coefficients, (batch, frames, 4), ("float64",)),
@@ -121,12 +129,8 @@ def pack_update(
     return _UPDATE.pack(*numbers, guidance, CODES[dtype])
 
 
-def _frames(
-    name: str, view: View | None, shape: tuple[int, ...], dtype: str, dense: tuple[int, int, int]
-) -> tuple[int, ...]:
-    """Address and (B, C, T) strides in elements: `Frames` of the C struct; zeros for an absent array."""
-    if view is None:
-        return 0, 0, 0, 0
+def _frames(name: str, view: View, shape: tuple[int, ...], dtype: str, dense: tuple[int, int, int]) -> tuple[int, ...]:
+    """Address and (B, C, T) strides in elements: `Frames` of the C struct."""
     if view.shape != shape or view.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype}{list(shape)}, got {view.dtype}{list(view.shape)}")
     if view.strides is None:
@@ -143,25 +147,30 @@ def _frames(
 
 def _check_overlaps(operands: tuple[View | None, ...]) -> None:
     """Refuse an output that shares memory with another array, unless it is exactly an operand of its shape."""
-    x, x0, uncond, prev, noise, fill, out, guided_out = operands
-    whole = (("x", x), ("x0", x0), ("uncond", uncond), ("prev", prev), ("noise", noise))
-    for name, output in (("out", out), ("guided_out", guided_out)):
+    present = [view for view in operands if view]
+    for output in (operands[7], operands[6]):
         if output is None:
             continue
         start, end = output.pointer, output.end
-        for other_name, other in whole:
-            if other and start < other.end and other.pointer < end and not _same_or_apart(output, other):
-                raise ValueError(f"{name}: expected all memory of {other_name} or none of it, got an overlap")
-        for other_name, other in (("fill", fill), ("out", None if output is out else out)):
-            if other and start < other.end and other.pointer < end and not _interleaved(output, other):
-                raise ValueError(f"{name}: expected no memory of {other_name}, got an overlap")
+        for other in present:
+            if other.pointer < end and start < other.end and other is not output:
+                _check_overlap(operands, output, other)
 
 
-def _same_or_apart(one: View, two: View) -> bool:
-    if one is two:
-        return True
-    same = one.pointer == two.pointer and one.strides == two.strides and one.dtype == two.dtype
-    return same or _interleaved(one, two)
+_NAMES = ("x", "x0", "uncond", "prev", "noise", "fill", "out", "guided_out")
+
+
+def _check_overlap(operands: tuple[View | None, ...], output: View, other: View) -> None:
+    """The rule for two arrays whose extents overlap."""
+    # By identity, from the end: an output that was given as an operand stands there twice.
+    index, other_index = (next(i for i in range(7, -1, -1) if operands[i] is view) for view in (output, other))
+    itself = other_index < 5
+    same = output.pointer == other.pointer and output.strides == other.strides and output.dtype == other.dtype
+    if (itself and same) or _interleaved(output, other):
+        return
+    name, other_name = _NAMES[index], _NAMES[other_index]
+    rule = f"all memory of {other_name} or none of it" if itself else f"no memory of {other_name}"
+    raise ValueError(f"{name}: expected {rule}, got an overlap")
 
 
 def _interleaved(one: View, two: View) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,45 +42,76 @@ class MultistepUpdate:
         guided_out: Float32 | None = None,
         dtype: str | None = None,
     ) -> None:
-        view = _arguments.host
-        x_view = view("x", x, None, out is x)
-        bound = np.empty(x.shape, np.float32) if out is None else out
-        prev_view = None if prev is None else view("prev", prev, None, guided_out is prev)
-        guided_view = prev_view
-        if guided_out is not prev:
-            guided_view = None if guided_out is None else view("guided_out", guided_out, None, True)
-        operands = (
-            x_view,
-            view("x0", x0, dtype),
-            None if uncond is None else view("uncond", uncond, dtype),
-            prev_view,
-            None if noise is None else view("noise", noise),
-            None if fill is None else view("fill", fill),
-            x_view if bound is x else view("out", bound, None, True),
-            guided_view,
-        )
-        if keep is not None and keep.dtype not in (np.bool_, np.uint8):
-            keep = keep != 0
-        rows = np.zeros((*x.shape[:1], *x.shape[2:3], 4))
-        kept = None if keep is None else view("keep", keep)
-        self._packed = _arguments.pack_update(operands, view("coefficients", rows), kept, shift, guidance)
-        self._arrays = (x, x0, uncond, guidance, prev, noise, rows, keep, shift, fill, bound, guided_out)
-        self.out, self._rows = bound, rows
-        library, _ = _library.load("cpu")
-        self._native = library and library.multistep_update
+        self._bound = _bind(x, x0, uncond, guidance, prev, noise, keep, shift, fill, out, guided_out, dtype)
+        self.out = self._bound.out
 
     def __call__(self, coefficients: npt.ArrayLike) -> Float32:
         """Run with these rows (a, b, c, d), [T, 4] or [B, T, 4]; returns `out`."""
-        rows, new = self._rows, np.asarray(coefficients, np.float64)
-        if new.shape != rows.shape and new.shape != rows.shape[1:]:
-            expected = f"{list(rows.shape[1:])} or {list(rows.shape)}"
-            raise ValueError(f"coefficients: expected shape {expected}, got {list(new.shape)}")
-        rows[...] = new
-        run = self._native
-        fault = run(self._packed, 0) if run else _numpy.multistep_update(*self._arrays)
-        if fault:
-            raise ValueError(_FAULTS[fault])
-        return self.out
+        return _run(self._bound, coefficients)
+
+
+class _Bound(NamedTuple):
+    packed: bytes
+    rows: npt.NDArray[np.float64]  # [B, T, 4]: the memory that `packed` takes coefficients from
+    arrays: tuple[Any, ...]  # for the numpy twin, and so that they live as long as `packed`
+    out: Float32
+
+
+def _bind(
+    x: Float32,
+    x0: Array,
+    uncond: Array | None,
+    guidance: float,
+    prev: Float32 | None,
+    noise: Float32 | None,
+    keep: Array | None,
+    shift: int,
+    fill: Float32 | None,
+    out: Float32 | None,
+    guided_out: Float32 | None,
+    dtype: str | None,
+) -> _Bound:
+    """Check and pack everything but the coefficients."""
+    view = _arguments.host
+    x_view = view("x", x, None, out is x)
+    if out is None:
+        out = np.empty(x.shape, np.float32)
+    prev_view = None if prev is None else view("prev", prev, None, guided_out is prev)
+    guided_view = prev_view
+    if guided_out is not prev:
+        guided_view = None if guided_out is None else view("guided_out", guided_out, None, True)
+    operands = (
+        x_view,
+        view("x0", x0, dtype),
+        None if uncond is None else view("uncond", uncond, dtype),
+        prev_view,
+        None if noise is None else view("noise", noise),
+        None if fill is None else view("fill", fill),
+        x_view if out is x else view("out", out, None, True),
+        guided_view,
+    )
+    kept = None
+    if keep is not None:
+        keep = keep if keep.dtype in (np.bool_, np.uint8) else keep != 0
+        kept = view("keep", keep)
+    rows = np.empty(_arguments.rows_shape(x_view.shape))
+    packed = _arguments.pack_update(operands, view("coefficients", rows), kept, shift, guidance)
+    arrays = (x, x0, uncond, guidance, prev, noise, rows, keep, shift, fill, out, guided_out)
+    return _Bound(packed, rows, arrays, out)
+
+
+def _run(bound: _Bound, coefficients: npt.ArrayLike) -> Float32:
+    packed, rows, arrays, out = bound
+    new = np.asarray(coefficients, np.float64)
+    if new.shape != rows.shape and new.shape != rows.shape[1:]:
+        expected = f"{list(rows.shape[1:])} or {list(rows.shape)}"
+        raise ValueError(f"coefficients: expected shape {expected}, got {list(new.shape)}")
+    rows[...] = new
+    library, _ = _library.load("cpu")
+    fault = library.multistep_update(packed, 0) if library else _numpy.multistep_update(*arrays)
+    if fault:
+        raise ValueError(_FAULTS[fault])
+    return out
 
 
 def multistep_update(
@@ -126,18 +157,5 @@ def multistep_update(
 
     Raises ValueError for arguments that break these rules. `MultistepUpdate` checks them once for many calls.
     """
-    update = MultistepUpdate(
-        x,
-        x0,
-        uncond=uncond,
-        guidance=guidance,
-        prev=prev,
-        noise=noise,
-        keep=keep,
-        shift=shift,
-        fill=fill,
-        out=out,
-        guided_out=guided_out,
-        dtype=dtype,
-    )
-    return update(coefficients)
+    bound = _bind(x, x0, uncond, guidance, prev, noise, keep, shift, fill, out, guided_out, dtype)
+    return _run(bound, coefficients)
