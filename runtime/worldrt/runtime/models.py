@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from worldrt.engine import plugin
 from worldrt.engine.bundle import Bundle, load_bundle
-from worldrt.engine.errors import InputError
+from worldrt.engine.errors import BackendError, InputError
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel
 from worldrt.runtime.text import TextEncoder
@@ -30,11 +31,17 @@ class Models:
     ) -> Models:
         """Read bundles; graphs are loaded later. `checkpoints` override the weight roots, in the order of `bundles`.
 
-        `execution` are the fields of `Execution`. Raises `BundleError`.
+        `execution` are the fields of `Execution`. Raises `BundleError`; `InputError` or `BackendError` for a backend or
+        a device that cannot be had.
         """
+        chosen = Execution(**execution)
+        reason = plugin.load("worldrt.engine.backends", chosen.backend).unavailable()
+        if reason:
+            raise BackendError(f"backend '{chosen.backend}': {reason}")
+        chosen.opened_device  # noqa: B018  # an absent device is said at once
         roots = [*checkpoints, *[None] * (len(bundles) - len(checkpoints))]
         opened = [load_bundle(folder, root) for folder, root in zip(bundles, roots, strict=True)]
-        return cls(opened, Execution(**execution))
+        return cls(opened, chosen)
 
     def opener(self, task: str) -> Opener:
         """Raises `InputError` where no bundle has the task."""
@@ -43,6 +50,16 @@ class Models:
                 return Opener(bundle, self.execution)
         folders = ", ".join(str(bundle.folder) for bundle in self.bundles)
         raise InputError(f"{folders}: no model for {task}; export one with trt-export, and give it as --bundle")
+
+    def check(self, task: str, texts: Sequence[str]) -> None:
+        """Raises what stands in the way of running a task on some texts, but loads no graph."""
+        opener = self.opener(task)
+        manifest = opener.bundle.manifest
+        encoder = self.text(task)
+        for text in texts:
+            encoder.tokens(text)
+        for component in (manifest.denoisers[task], self.vae(task).spec, encoder.spec):
+            opener.weights(component)
 
     def denoiser(self, task: str) -> DenoiserModel:
         opener = self.opener(task)

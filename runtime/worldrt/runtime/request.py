@@ -9,6 +9,7 @@ from math import log
 from worldrt.engine.bundle import Denoiser
 from worldrt.engine.errors import InputError
 from worldrt.runtime import samplers
+from worldrt.runtime.noise import check_seed
 
 DEFAULT_ASPECT_RATIO = "16:9"
 DEFAULT_RESOLUTION = "720"
@@ -60,12 +61,6 @@ class Settings:
         return samplers.table(self.sampler, self.steps, self.sigma_max, self.sigma_min, self.order)
 
 
-def check_prompt(prompt: str) -> None:
-    """Raises `InputError` for a prompt without a word."""
-    if not prompt.strip():
-        raise InputError('prompt: it is empty; say what the video shows, with --prompt "..."')
-
-
 def image_settings(request: Request, spec: Denoiser, *, own_size: bool) -> Settings:
     """For a picture. `own_size`: the request's size and guidance are meant for this model, not for a later one.
 
@@ -99,6 +94,10 @@ def video_settings(request: Request, spec: Denoiser, *, temporal: int, clean_fra
 def _settings(
     request: Request, spec: Denoiser, size: tuple[int, int], *, fps: int, num_frames: int, guidance: float | None
 ) -> Settings:
+    """Raises `InputError` for an empty prompt, a seed that cannot be used, and sampler numbers."""
+    if not request.prompt.strip():
+        raise InputError('prompt: it is empty; say what the video shows, with --prompt "..."')
+    check_seed(request.seed)
     sampler = spec.sampler
     settings = Settings(
         *size,

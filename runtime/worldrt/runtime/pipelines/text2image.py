@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Frame, Pipeline, encode_texts, sample_clip
-from worldrt.runtime.request import Request, Settings, check_prompt, image_settings
+from worldrt.runtime.request import Request, Settings, image_settings
 
 TASK = "text2image"
 
@@ -13,9 +13,13 @@ class Text2Image(Pipeline):
     """`with Text2Image.open(folder) as draw: picture = draw(Request(prompt="..."))`"""
 
     def settings(self, request: Request, *, own_size: bool = True) -> Settings:
-        """What the request comes to; raises `InputError`. `own_size` as `image_settings`."""
-        check_prompt(request.prompt)
-        return image_settings(request, self.models.opener(TASK).bundle.manifest.denoisers[TASK], own_size=own_size)
+        """What the request comes to. Raises what stands in its way, before any graph is loaded.
+
+        `own_size` as for `image_settings`.
+        """
+        settings = image_settings(request, self.models.opener(TASK).bundle.manifest.denoisers[TASK], own_size=own_size)
+        self.models.check(TASK, [request.prompt, request.negative_prompt or ""])
+        return settings
 
     def __call__(self, request: Request, observer: Observer | None = None, *, own_size: bool = True) -> Frame:
         """uint8 RGB (H, W, 3). Raises `InputError`.

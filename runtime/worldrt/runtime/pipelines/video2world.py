@@ -10,7 +10,7 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime.images import cover
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Float32, Frame, Pipeline, encode_texts, sample_clip
-from worldrt.runtime.request import Request, Settings, check_prompt, video_settings
+from worldrt.runtime.request import Request, Settings, video_settings
 
 TASK = "video2world"
 
@@ -25,13 +25,17 @@ class Video2World(Pipeline):
     """`for frame in world(Request(prompt="..."), frames): ...`"""
 
     def settings(self, request: Request, given_frames: int = 1) -> Settings:
-        """What the request comes to when it starts from `given_frames` frames; raises `InputError`."""
-        check_prompt(request.prompt)
-        manifest = self.models.opener(TASK).bundle.manifest
-        temporal = manifest.vae.temporal if manifest.vae else 4
+        """What the request comes to when it starts from `given_frames` frames.
+
+        Raises what stands in its way, before any graph is loaded.
+        """
+        temporal = self.models.vae(TASK).spec.temporal
         if given_frames < 1 or (given_frames - 1) % temporal:
             raise InputError(f"frames: expected 1 more than a multiple of {temporal} given frames, got {given_frames}")
-        return video_settings(request, manifest.denoisers[TASK], temporal=temporal, clean_frames=given_frames)
+        spec = self.models.opener(TASK).bundle.manifest.denoisers[TASK]
+        settings = video_settings(request, spec, temporal=temporal, clean_frames=given_frames)
+        self.models.check(TASK, [request.prompt, negative_text(request)])
+        return settings
 
     def __call__(self, request: Request, frames: Frame, observer: Observer | None = None) -> Iterator[Frame]:
         """Yield uint8 RGB (H, W, 3) frames as they are decoded, the given ones first (they pass through the VAE too).
@@ -46,9 +50,10 @@ class Video2World(Pipeline):
         return self._run(request, settings, cover(given, settings.width, settings.height), observer or Observer())
 
     def _run(self, request: Request, settings: Settings, given: Frame, observer: Observer) -> Iterator[Frame]:
-        texts = encode_texts(
-            self.models, TASK, request.prompt, negative_text(request, settings.guidance, observer), observer
-        )
+        negative = negative_text(request)
+        if negative == request.prompt and settings.guidance:
+            observer.warn("the negative prompt is empty, or the prompt itself: guidance has no effect on the video")
+        texts = encode_texts(self.models, TASK, request.prompt, negative, observer)
         with observer.stage(f"{TASK}: load"):
             vae = self.models.vae(TASK)
         with observer.stage(f"{TASK}: encode"):
@@ -65,16 +70,11 @@ class Video2World(Pipeline):
             observer.progress(stage, done, settings.num_frames)
 
 
-def negative_text(request: Request, guidance: float, observer: Observer) -> str:
-    """The default where none is given; the prompt itself where it is empty, as the official code does, which leaves
-    guidance without effect."""
+def negative_text(request: Request) -> str:
+    """The default where none is given; the prompt itself where it is empty, as the official code does."""
     if request.negative_prompt is None:
         return DEFAULT_NEGATIVE_PROMPT
-    if request.negative_prompt.strip():
-        return request.negative_prompt
-    if guidance:
-        observer.warn("the negative prompt is empty: guidance has no effect on the video")
-    return request.prompt
+    return request.negative_prompt if request.negative_prompt.strip() else request.prompt
 
 
 def _clean(latents: Float32, frames: int) -> tuple[Float32, Float32]:

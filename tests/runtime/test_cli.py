@@ -1,0 +1,239 @@
+"""`trt-run`, in this process and in its own: results, one-line errors, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+
+from worldrt.runtime.cli import build_parser, main
+
+PROMPT = ("--prompt", "a red car")
+SMALL = (*PROMPT, "--steps", "2", "--num_frames", "5", "--width", "48", "--height", "32", "--quiet")
+
+
+@pytest.fixture
+def here(nano, tmp_path, monkeypatch):
+    """An empty folder to work in, beside the folder of bundles."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLDRT_BUNDLES", str(nano.folder.parent))
+    return tmp_path
+
+
+@pytest.fixture
+def computing(here, nano_by_torch):
+    return here
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def refused(capsys, text, *arguments, code=2):
+    """One line on stderr with this text, the exit code, and nothing new in the folder."""
+    before = set(os.listdir("."))
+    capsys.readouterr()
+    assert run(*arguments) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and text in lines[0], lines
+    assert set(os.listdir(".")) == before
+
+
+def test_text2world(computing, capsys):
+    assert run("text2world", *SMALL, "--save-path", "a/out.mp4", "--fps", "10", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["frames"], result["width"], result["height"], result["fps"]) == (5, 48, 32, 10)
+    with av.open("a/out.mp4") as container:
+        stream = container.streams.video[0]
+        assert (stream.frames, stream.width, stream.height, stream.average_rate) == (5, 48, 32, 10)
+    assert sorted(os.listdir("a")) == ["out.json", "out.mp4"]
+    assert "total" in result["timings_s"] and "video2world: sampling" in result["timings_s"]
+
+
+def test_a_sidecar_repeats_its_run(computing, nano, capsys):
+    assert run("text2world", *SMALL, "--seed", "5", "--solver", "euler", "--save_path", "png:one") == 0
+    facts = json.loads((computing / "one.json").read_text())
+    assert facts["request"]["seed"] == 5 and facts["settings"]["video2world"]["sampler"] == "rectified_flow_euler"
+    assert facts["settings"]["text2image"]["guidance"] == 4.0 and facts["settings"]["video2world"]["guidance"] == 7.0
+    (bundle,) = facts["bundles"]
+    assert bundle["variant"] == "nano" and len(bundle["weights"]) == 4 and bundle["graphs"]["video2world/block"]
+    assert facts["execution"]["kernels"] in ("native", "numpy") and facts["versions"]["numpy"] == np.__version__
+    os.environ["WORLDRT_BUNDLES"] = "nowhere"  # it knows where its bundle was
+    assert run("text2world", "--from_sidecar", "one.json", "--save_path", "png:two", "--quiet") == 0
+    assert run("text2world", "--from_sidecar", "one.json", "--save_path", "png:three", "--seed", "6", "--quiet") == 0
+    frames = {name: [p.read_bytes() for p in sorted((computing / name).iterdir())] for name in ("one", "two", "three")}
+    assert frames["one"] == frames["two"] != frames["three"]
+    capsys.readouterr()
+    refused(capsys, "run of text2world", "text2image", "--from_sidecar", "one.json")
+    (computing / "one.json").write_text("[]")
+    refused(capsys, "not a sidecar", "text2world", "--from_sidecar", "one.json")
+
+
+def test_a_sidecar_of_another_bundle_is_said(computing, capsys):
+    run("text2image", *PROMPT, "--steps", "1", "--save_path", "a.png", "--quiet")
+    facts = json.loads((computing / "a.json").read_text())
+    facts["bundles"][0]["weights"]["vae/diffusion_pytorch_model.safetensors"]["header_sha256"] = "0" * 64
+    (computing / "a.json").write_text(json.dumps(facts))
+    capsys.readouterr()
+    assert run("text2image", "--from_sidecar", "a.json", "--save_path", "b.png", "--quiet") == 0
+    assert "not the one of the sidecar" in capsys.readouterr().err
+    assert (computing / "a.png").read_bytes() == (computing / "b.png").read_bytes()
+
+
+def test_video2world_from_a_picture_and_from_a_video(computing):
+    assert run("text2image", *PROMPT, "--steps", "1", "--save_path", "start.png", "--quiet") == 0
+    assert run("video2world", *SMALL, "--input_path", "start.png", "--save_path", "one.mp4") == 0
+    more = ("--num_frames", "9", "--num_conditional_frames", "5", "--input_path", "one.mp4")
+    assert run("video2world", *SMALL, *more, "--save_path", "two.mp4") == 0
+    assert json.loads((computing / "two.json").read_text())["input"] == {"path": "one.mp4", "frames": 5}
+
+
+def test_batch(computing, capsys):
+    items = [{"prompt": "a", "output_video": "a.mp4"}, {"prompt": "b", "output_video": "b.mp4"}]
+    (computing / "batch.json").write_text(json.dumps(items))
+    assert run("text2world", *SMALL, "--batch_input_json", "batch.json", "--json") == 0
+    assert [result["path"] for result in json.loads(capsys.readouterr().out)] == ["a.mp4", "b.mp4"]
+    assert json.loads((computing / "b.json").read_text())["request"]["prompt"] == "b"
+    (computing / "batch.json").write_text(json.dumps([{"prompt": "a", "output_video": "c.mp4"}, {"prompt": ""}]))
+    refused(capsys, "batch.json", "text2world", *SMALL, "--batch_input_json", "batch.json")
+
+
+def test_benchmark(here, capsys):
+    assert run("text2world", *SMALL, "--backend", "null", "--benchmark", "--save_path", "out.mp4") == 0
+    told = capsys.readouterr()
+    assert "mean of 3 runs" in told.err and "video2world: decode" in told.err and "out.mp4" in told.out
+    assert sorted(os.listdir(here)) == ["out.json", "out.mp4"]
+    refused(capsys, "exists", "text2world", *SMALL, "--backend", "null", "--benchmark", "--save_path", "out.mp4")
+
+
+BAD = [
+    ("prompt: it is empty", ["--prompt", "  "]),
+    ("prompt: it is empty", ["--prompt="]),
+    ("10000 words", ["--prompt", "word " * 10000]),
+    ("multiple of 16 pixels, got 50", ["--width", "50"]),
+    ("multiple of 4, got 8", ["--num_frames", "8"]),
+    ("aspect_ratio '2:1'", ["--aspect_ratio", "2:1"]),
+    ("fps", ["--fps", "11"]),
+    ("seed", ["--seed", "-1"]),
+    ("sampler 'heun'", ["--solver", "heun"]),
+    ("onnxruntime", ["--backend", "nothing"]),
+    ("device 'tpu'", ["--device", "tpu"]),
+    (".mp4", ["--save_path", "out.gif"]),
+    ("cannot be written", ["--save_path", "/proc/none/out.mp4"]),
+    ("no bundle here", ["--bundle", "."]),
+    ("no bundle of size '14B'", ["--model_size", "14B"]),
+    ("trt-export --model 14B", ["--model_size", "14B"]),
+    ("one device", ["--num_gpus", "2"]),
+    ("trt-export --load_ema", ["--load_ema"]),
+    ("CUDA graphs", ["--use-cuda-graphs"]),
+    ("is not a bundle", ["--dit_path", "model.pt"]),
+    ("distilled", ["--distill_steps", "4"]),
+    ("weight file is missing", ["--checkpoint", "."]),
+    ("no sidecar.json", ["--from_sidecar", "no sidecar.json"]),
+    ("no batch.json", ["--batch_input_json", "no batch.json"]),
+]
+
+
+@pytest.mark.parametrize(("text", "arguments"), BAD, ids=lambda value: str(value)[:30])
+def test_mistakes(computing, capsys, text, arguments):
+    refused(capsys, text, "text2world", *SMALL, *arguments)
+
+
+def test_a_resolution_where_there_is_one(computing, capsys):
+    refused(capsys, "leave --resolution out", "text2world", *PROMPT, "--resolution", "720")
+
+
+def test_unknown_flags(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("text2world", "--promt", "x")
+    assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_flags_of_the_official_scripts_are_accepted(here):
+    harmless = ("disable_guardrail", "offload_guardrail", "disable_prompt_refiner", "offload_prompt_refiner")
+    flags = [f"--{flag}" for flag in (*harmless, "offload_text_encoder")]
+    assert run("text2world", *SMALL, *flags, "--num_gpus", "1", "--backend", "null", "--save_path", "a.mp4") == 0
+
+
+def test_what_exists_is_kept(computing, capsys):
+    for name in ("out.mp4", "out.json"):
+        (computing / name).write_text("precious")
+        refused(capsys, f"{name} exists", "text2world", *SMALL, "--save_path", "out.mp4")
+        assert (computing / name).read_text() == "precious"
+        (computing / name).unlink()
+
+
+def test_a_tampered_bundle(computing, nano, capsys):
+    shutil.copytree(nano.folder, computing / "mine")
+    with (computing / "mine" / "vae" / "decode_next.onnx").open("a") as file:
+        file.write("!")
+    refused(capsys, "changed since the export", "text2world", *SMALL, "--bundle", "mine")
+
+
+def test_a_full_disk(computing, capsys, monkeypatch):
+    """The disk fills up while frames are written."""
+    import errno
+
+    def full(self, *_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    refused(capsys, "the disk is full", "text2world", *SMALL, "--save_path", "png:frames")
+
+
+def test_which_bundle(nano, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLDRT_BUNDLES", raising=False)
+    arguments = ("text2image", *PROMPT, "--steps", "1", "--backend", "null", "--quiet", "--overwrite")
+    refused(capsys, "trt-export --model nano -o bundles/nano", *arguments)
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "nano").symlink_to(nano.folder)
+    assert run(*arguments) == 0 and (tmp_path / "output" / "generated_image.png").exists()
+    (tmp_path / "bundles" / "14B-720").symlink_to(nano.folder)
+    refused(capsys, "several bundles", *arguments)
+    assert run(*arguments, "--model_size", "14b") == 0
+    (tmp_path / "bundles" / "2B").symlink_to(nano.folder)
+    assert run(*arguments) == 0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_leaves_nothing(here, nano, sent):
+    """A run of its own is stopped while it samples."""
+    code = (
+        "import sys, functools; from worldrt.engine.backends import null; from worldrt.runtime.cli import main;"
+        "null.open_session = functools.partial(null.open_session, latency_s=0.05); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["text2world", *PROMPT, "--steps", "500", "--backend", "null", "--save_path", "out.mp4"]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(name.endswith(".mp4") for name in os.listdir(here)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    assert len(os.listdir(here)) == 2  # the staged video and sidecar
+    process.send_signal(sent)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130 and told.strip().splitlines()[-1].startswith("interrupted")
+    assert os.listdir(here) == []
+
+
+def test_doctor(capsys):
+    assert run("doctor", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["packages"]["numpy"]["version"] == np.__version__
+    assert report["codecs"]["libx264"]["works"] == "yes" and "CPUExecutionProvider" in report["onnxruntime_providers"]
+    assert report["cpu"]["cores"] >= 1 and report["memory_bytes"] > 2**28
+    assert run("doctor") == 0
+    assert "libx264" in capsys.readouterr().out
+
+
+def test_help_names_every_task(capsys):
+    text = build_parser().format_help()
+    assert all(name in text for name in ("text2world", "text2image", "video2world", "inspect", "doctor"))
