@@ -107,6 +107,8 @@ def test_captured_update_reads_new_coefficients() -> None:
     o = Operands(SHAPE)
     x, x0 = on_cuda(torch, o.x, "float32"), on_cuda(torch, o.x0, "float32")
     rows, out = torch.zeros(5, 4, dtype=torch.float64, device="cuda"), torch.empty_like(x)
+    cuda.multistep_update(x, x0, coefficients=rows, out=out, stream=torch.cuda.current_stream().cuda_stream)
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         stream = torch.cuda.current_stream().cuda_stream

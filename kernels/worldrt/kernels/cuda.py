@@ -1,8 +1,9 @@
 """The same ops on device memory: asynchronous on a stream, no allocation, safe to capture in a CUDA graph.
 
 An array is an object with `__cuda_array_interface__` (torch, cupy, numba, cuda.core) or a tuple (address, shape, dtype
-name) of contiguous memory. All of them live on the current device. A captured launch keeps addresses, shapes, `shift`
-and `guidance`; coefficients and `keep` are read on the device, so they may change between replays.
+name) of contiguous memory. All of them live on the current device. Launch once before capturing: the driver loads a
+kernel at its first launch. A captured launch keeps addresses, shapes, `shift` and `guidance`; coefficients and `keep`
+are read on the device, so they may change between replays.
 """
 
 from __future__ import annotations
