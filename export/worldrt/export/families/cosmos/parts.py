@@ -1,0 +1,167 @@
+"""Cosmos-Predict2 for the exporter: where the components of a model lie, their graphs, their manifest entries."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from worldrt.engine.bundle import Condition, Denoiser, Guidance, Sampler, Text, Vae
+from worldrt.engine.errors import InputError
+from worldrt.export.checkpoint import Probe, Wanted
+from worldrt.export.families.cosmos.graphs import denoiser_graphs, text_graphs, vae_graphs
+from worldrt.export.families.cosmos.nano import make_checkpoint
+from worldrt.export.families.cosmos.variants import VAE_SCALE, Variant, variants
+from worldrt.export.families.cosmos.weights import KeyMap, dit_keys, text_keys, vae_keys
+from worldrt.export.plan import Built, File, Model, Options, Part
+
+NANO = "nano"
+FRAME_BOUND = ("position", "level", "mask", "clean")
+"""Inputs that hold one entry per latent frame, and travel with it."""
+
+
+def model(options: Options) -> Model:
+    """The parts of a model. Raises `InputError` where there is no such model, task, resolution or frame rate."""
+    chosen = [v for v in variants() if v.size == options.model and options.task in ("all", v.task)]
+    if not chosen:
+        known = ", ".join(f"{v.size} {v.task}" for v in variants())
+        raise InputError(f"no Cosmos-Predict2 model '{options.model} {options.task}'; there are: {known}")
+    for v in chosen:
+        v.pixel_size(resolution=options.resolution)
+        v.clip_latents(options.fps)
+    parts = (*(_denoiser(v, options) for v in chosen), _vae(chosen, options), _text(chosen))
+    return Model("cosmos", options.model, parts, _make_nano if options.model == NANO else None)
+
+
+def _make_nano(folder: Any, seed: int) -> None:
+    make_checkpoint(folder, seed)
+
+
+def _folders(v: Variant) -> tuple[str, ...]:
+    """Where a pipeline may lie below a checkpoint root, as path prefixes."""
+    hub = f"models--{v.repository.replace('/', '--')}/snapshots/*/"
+    return ("", f"{v.task}/", f"{v.repository.rpartition('/')[2]}/", f"{v.repository}/", hub, f"hub/{hub}")
+
+
+def _denoiser(v: Variant, options: Options) -> Part:
+    files = v.files(options.resolution, options.fps)
+    name = files.dit.rpartition("/")[2]
+    official = (name, name.replace(".pt", ".safetensors"))
+    # pipelines in diffusers form exist of one resolution and frame rate, and have no averaged weights
+    is_default = v.task == "text2image" or (options.resolution, options.fps) == ("720", 16)
+    folders = ("transformer", "") if is_default and not options.load_ema else ()
+    places = [f"{where}{what}" for where in _folders(v) for what in (*folders, *official)]
+    shape = (v.dit.width, v.dit.patch_channels * 4)
+
+    def describe(built: Built) -> Denoiser:
+        inputs = built.graphs["denoise" if built.form == "whole" else "embed"].inputs
+        return Denoiser(
+            **_common(built),
+            form=built.form,
+            blocks=v.dit.blocks,
+            conditions={
+                spec.name: Condition("frame" if spec.name in FRAME_BOUND else "clip")
+                for spec in inputs
+                if spec.name != "x"
+            }
+            | {"text": Condition("clip")},
+            sampler=Sampler("rectified_flow_ab2", v.sampler.steps, v.sampler.sigma_max, v.sampler.sigma_min, v.sampler.order),
+            guidance=Guidance("delta", v.guidance),
+            sizes=_of_file(v, options),
+            frames={str(fps): 4 * (n - 1) + 1 for fps, n in _rates(v, options).items()},
+        )
+
+    return Part(
+        v.task,
+        Wanted(v.task, tuple(p for p in places if p), _probes(dit_keys(), "stem.patch.weight", shape), _fetch(files.dit, v)),
+        lambda form, dtype, key_format: denoiser_graphs(
+            v.dit, form, cast(Any, dtype), cast(Any, key_format), cast(Any, options.rope_dtype)
+        ),
+        describe,
+        task=True,
+        instances={"block": v.dit.blocks - 1},
+    )
+
+
+def _of_file(v: Variant, options: Options) -> dict[str, Any]:
+    """Official video weights are of one resolution."""
+    return {k: dict(sizes) for k, sizes in v.sizes.items() if k in ("any", options.resolution)}
+
+
+def _rates(v: Variant, options: Options) -> dict[int, int]:
+    """Official video weights are of one frame rate."""
+    return {fps: n for fps, n in v.latent_frames.items() if v.task == "text2image" or fps == options.fps}
+
+
+def _vae(chosen: list[Variant], options: Options) -> Part:
+    v = chosen[0]
+    places = [f"{where}{what}" for u in chosen for where in _folders(u) for what in ("vae", "tokenizer/tokenizer.pth")]
+    channels = v.vae.latent_channels
+
+    def describe(built: Built) -> Vae:
+        return Vae(
+            **_common(built),
+            channels=channels,
+            spatial=VAE_SCALE,
+            temporal=2 ** sum(v.vae.temporal),
+            latent_mean=v.vae.latent_mean,
+            latent_std=v.vae.latent_std,
+            pixel_format=cast(Any, options.pixel_format),
+        )
+
+    return Part(
+        "vae",
+        Wanted(
+            "vae",
+            tuple(dict.fromkeys(places)),
+            _probes(vae_keys(), "post_quant.weight", (channels, channels, 1, 1, 1)),
+            f"vae/ or tokenizer/tokenizer.pth of https://huggingface.co/{v.repository}",
+        ),
+        lambda form, dtype, key_format: vae_graphs(
+            v.vae, cast(Any, dtype), cast(Any, options.pixel_format), cast(Any, key_format)
+        ),
+        describe,
+    )
+
+
+def _text(chosen: list[Variant]) -> Part:
+    v = chosen[0]
+    repository = v.files().text_repository
+    hub = f"models--{repository.replace('/', '--')}/snapshots/*"
+    own = (repository, repository.rpartition("/")[2], hub, f"hub/{hub}")
+    places = [f"{where}text_encoder" for u in chosen for where in _folders(u)]
+    tokenizers = [f"{where}tokenizer/tokenizer.json" for u in chosen for where in _folders(u)]
+    source = f"https://huggingface.co/{v.repository}"
+
+    def describe(built: Built) -> Text:
+        return Text(**_common(built), tokenizer="text/tokenizer.json", max_tokens=v.t5.tokens, width=v.t5.width)
+
+    return Part(
+        "text",
+        Wanted(
+            "text",
+            tuple(dict.fromkeys((*places, *own))),
+            _probes(text_keys(v.t5.gated), "embedding.weight", (v.t5.vocabulary, v.t5.width)),
+            f"text_encoder/ of {source}, or https://huggingface.co/{repository}",
+        ),
+        lambda form, dtype, key_format: text_graphs(v.t5, cast(Any, dtype)),
+        describe,
+        files=(
+            File(
+                "text/tokenizer.json",
+                tuple(dict.fromkeys((*tokenizers, *(f"{place}/tokenizer.json" for place in own)))),
+                f"tokenizer/tokenizer.json of {source}",
+            ),
+        ),
+    )
+
+
+def _probes(keys: KeyMap, name: str, shape: tuple[int, ...]) -> dict[str, Probe]:
+    return {form: Probe(keys.key(name, cast(Any, form)), shape) for form in ("official", "diffusers")}
+
+
+def _fetch(file: str, v: Variant) -> str:
+    name = file.rpartition("/")[2]
+    return f"{name} or transformer/ of https://huggingface.co/{v.repository}, and give the folder as --checkpoint"
+
+
+def _common(built: Built) -> dict[str, Any]:
+    return {"precision": built.precision, "files": built.files, "graphs": built.graphs}

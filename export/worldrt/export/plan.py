@@ -1,0 +1,76 @@
+"""What a family tells the exporter about a model: its components, as data and functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from worldrt.engine.bundle import Component, Graph
+from worldrt.export.checkpoint import Wanted
+from worldrt.export.graphs import GraphSource
+
+Form = Literal["whole", "block"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for. `precision` and `form` may be `auto`; `task` may be `all`; no `components` means every one."""
+
+    model: str
+    task: str = "all"
+    form: str = "auto"
+    precision: str = "auto"
+    resolution: str = "720"
+    fps: int = 16
+    load_ema: bool = False
+    rope_dtype: str = "float32"
+    pixel_format: str = "rgb24"
+    components: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was made of a component, for its entry in the manifest."""
+
+    precision: str
+    files: tuple[str, ...]
+    graphs: Mapping[str, Graph]
+    form: Form
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that is copied into the bundle."""
+
+    name: str
+    places: tuple[str, ...]
+    fetch: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component: where its weights lie, its graphs by (form, compute dtype, key format), its manifest entry.
+
+    A `task` is a denoiser; other parts serve all of them. `instances` is how often a graph is used, by name.
+    """
+
+    name: str
+    wanted: Wanted
+    graphs: Callable[[Form, str, str], list[GraphSource]]
+    describe: Callable[[Built], Component]
+    task: bool = False
+    instances: Mapping[str, int] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a family. `make_checkpoint` exists where the model is small and made by the project."""
+
+    family: str
+    variant: str
+    parts: tuple[Part, ...]
+    make_checkpoint: Callable[[Path, int], None] | None = None
