@@ -1,0 +1,141 @@
+"""`trt-bench`: measures on this machine, and writes what it found with the machine beside it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from worldrt.benchmarks import machine as machines
+from worldrt.benchmarks.render import markdown
+from worldrt.benchmarks.results import Table, read, report, write
+from worldrt.engine import cli
+from worldrt.engine.errors import InputError
+
+PARTS = ("kernels", "block", "denoiser")
+MODELS = ("nano", "2B", "14B")
+Made = tuple[Sequence[Table], dict[str, Any], dict[str, list[float]]]
+"""Tables, settings, samples."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return cli.run(_main, argv)
+
+
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(prog="trt-bench", description="Measure worldrt on this machine.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=cli.Parser)
+    cpu = _verb(verbs, "cpu", _cpu, 5, "text to video against diffusers: same weights, interleaved rounds")
+    cpu.add_argument("--bundle", type=Path, help="of a diffusers-style checkpoint (default: nano is exported)")
+    cpu.add_argument("--int8_bundle", type=Path, help="of the same checkpoint, quantised (default: nano is exported)")
+    cpu.add_argument("--contenders", nargs="+", metavar="NAME", default=["worldrt", "int8", "diffusers"],
+                     help="of worldrt, int8, torch, diffusers (default: all but torch)")  # fmt: skip
+    cpu.add_argument("--steps", type=int, default=10, help="steps of each sampling (default %(default)s)")
+    cpu.add_argument("--num_frames", type=int, help="frames of the clip (default: the model's shortest)")
+    cpu.add_argument("--threads", type=int, default=machines.available_cores(), help="of each contender")
+    overhead = _verb(verbs, "overhead", _overhead, 20, "time and memory per step, with graphs that do nothing")
+    overhead.add_argument("--bundle", type=Path, help="default: nano is exported")
+    export = _verb(verbs, "export", _export, 1, "time and memory of exports, from nano to the shape of 14B")
+    export.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    kernels = _verb(verbs, "kernels", _kernels, 10, "the compiled kernels against numpy")
+    kernels.add_argument("--threads", type=int, default=machines.available_cores())
+    gpu = _verb(verbs, "gpu", _gpu, 20, "kernels, a transformer block and denoisers on a CUDA device")
+    gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with tiny shapes")
+    gpu.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    gpu.add_argument("--bundle", type=Path, help="for the denoisers (default: nano is exported)")
+    show = verbs.add_parser("show", help="print a result file as Markdown")
+    show.add_argument("file", type=Path)
+    return parser
+
+
+def _verb(verbs: Any, name: str, measure: Any, rounds: int, text: str) -> cli.Parser:
+    parser: cli.Parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(measure=measure)
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a JSON result file into this folder")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write what is printed into this file, too")
+    parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds after a warm-up (default %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no word of progress")
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(argv)
+    if args.verb == "show":
+        print(markdown(read(args.file)), end="")
+        return 0
+    if args.rounds < 1:
+        raise InputError(f"--rounds: expected 1 or more, got {args.rounds}")
+    machine = machines.identify(argv)
+    with tempfile.TemporaryDirectory(prefix="trt-bench-") as scratch:
+        tables, settings, samples = args.measure(args, Path(scratch))
+    result = report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples)
+    text = markdown(result)
+    print(text, end="")
+    if args.markdown:
+        args.markdown.write_text(text, encoding="utf-8")
+    if args.output:
+        print(f"\n{write(result, args.output)}")
+    return 0
+
+
+def _cpu(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import bundles, cpu
+
+    unknown = sorted(set(args.contenders) - set(cpu.CONTENDERS))
+    if unknown:
+        raise InputError(f"--contenders: no {', '.join(unknown)}; there are {', '.join(cpu.CONTENDERS)}")
+    bundle = args.bundle or bundles.nano(scratch, say(args))
+    int8 = args.int8_bundle
+    if int8 is None and "int8" in args.contenders:
+        int8 = bundles.nano(scratch, say(args), quantize="int8", like=bundle)
+    plan = cpu.Plan(bundle, int8, tuple(args.contenders), args.steps, args.rounds, args.threads, args.num_frames)
+    outcome = cpu.run(plan, scratch, say(args))
+    settings = {"threads": args.threads} | asdict(outcome.workload)
+    return outcome.tables, settings, outcome.samples
+
+
+def _overhead(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import bundles, overhead
+
+    tables, samples = overhead.run(args.bundle or bundles.nano(scratch, say(args)), args.rounds)
+    return tables, {"steps": overhead.STEPS}, samples
+
+
+def _export(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import export
+
+    tables, samples = export.run(args.models, args.rounds, scratch, say(args))
+    return tables, {}, samples
+
+
+def _kernels(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import kernels
+
+    tables, samples = kernels.run(args.rounds, args.threads, say(args))
+    return tables, {"threads": args.threads}, samples
+
+
+def _gpu(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import bundles
+    from worldrt.benchmarks.gpu import parts
+
+    bundle = args.bundle
+    if bundle is None and "denoiser" in args.parts:
+        bundle = bundles.nano(scratch, say(args))
+    tables, samples = parts.run(args.parts, parts.Setup(args.device, args.rounds, bundle), say(args))
+    return tables, {"device": args.device, "parts": " ".join(args.parts)}, samples
+
+
+def say(args: Namespace) -> Any:
+    """Progress, on standard error."""
+    return (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

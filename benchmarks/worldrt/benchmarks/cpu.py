@@ -1,0 +1,103 @@
+"""`trt-bench cpu`: a prompt to a video, with the runtime and with diffusers, on the same weights and the same machine.
+
+Every contender lives in a process of its own and has the same number of threads; the rounds are interleaved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from worldrt.benchmarks import exactness, tables
+from worldrt.benchmarks.contenders.base import Workload
+from worldrt.benchmarks.results import Table
+from worldrt.benchmarks.rounds import interleave
+from worldrt.benchmarks.worker import Worker
+from worldrt.engine.bundle import Bundle, load_bundle
+from worldrt.engine.errors import InputError
+
+BASELINE = "diffusers"
+CONTENDERS = ("worldrt", "int8", "torch", BASELINE)
+NOTES = (
+    "A step is one guided evaluation: two passes of the transformer. That of worldrt includes the sampler's update, "
+    "that of diffusers only the transformer.",
+    "encode: worldrt encodes the one given frame, diffusers the whole clip, padded with it.",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. `int8` is the bundle of the quantised contender, None where it does not take part."""
+
+    bundle: Path
+    int8: Path | None
+    contenders: tuple[str, ...]
+    steps: int
+    rounds: int
+    threads: int
+    num_frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    tables: tuple[Table, ...]
+    samples: dict[str, list[float]]
+    workload: Workload
+
+
+def run(plan: Plan, scratch: Path, progress: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Time the rounds, then compare results. `scratch` takes arrays on their way between processes."""
+    bundle = load_bundle(plan.bundle)
+    load = workload(bundle, plan.steps, plan.num_frames)
+    with ExitStack() as stack:
+        workers = {}
+        for name in plan.contenders:
+            progress(f"open: {name}")
+            workers[name] = stack.enter_context(_worker(name, plan, bundle, load))
+        opened = {name: worker.opened["open_s"] for name, worker in workers.items()}
+        samples = interleave(workers, plan.rounds, progress=progress)
+        peaks = {name: worker.peak_bytes for name, worker in workers.items()}
+        progress("compare results")
+        made = [
+            tables.stages(samples, notes=NOTES),
+            *([tables.speedups(samples, BASELINE)] if BASELINE in samples else []),
+            tables.memory(peaks, opened, BASELINE),
+            *exactness.tables(workers, load, scratch),
+        ]
+    return Outcome(tuple(made), tables.flat(samples), load)
+
+
+def workload(bundle: Bundle, steps: int, num_frames: int | None = None) -> Workload:
+    """The models' own sizes and guidance. Raises `InputError` where the bundle is not made for text to video."""
+    manifest = bundle.manifest
+    image, video = (manifest.denoisers.get(task) for task in ("text2image", "video2world"))
+    if image is None or video is None or manifest.text is None or manifest.vae is None:
+        raise InputError(f"{bundle.folder}: expected a bundle with text2image, video2world, text and vae")
+    sizes = [next(iter(spec.sizes.values()))["16:9"] for spec in (image, video)]
+    return Workload(
+        steps=steps,
+        image_size=sizes[0],
+        video_size=sizes[1],
+        num_frames=num_frames or min(video.frames.values()),
+        channels=manifest.vae.channels,
+        text_tokens=manifest.text.max_tokens,
+        text_width=manifest.text.width,
+        image_guidance=image.guidance.scale,
+        video_guidance=video.guidance.scale,
+        sigma_max=video.sampler.sigma_max,
+        sigma_min=video.sampler.sigma_min,
+    )
+
+
+def _worker(name: str, plan: Plan, bundle: Bundle, load: Workload) -> Worker:
+    options: dict[str, Any] = {"workload": asdict(load)}
+    if name == BASELINE:
+        options |= {"checkpoint": str(bundle.weight_root), "threads": plan.threads}
+        return Worker(name, "diffusers", options, plan.threads)
+    folder = plan.int8 if name == "int8" else plan.bundle
+    backend = "torch" if name == "torch" else "onnxruntime"
+    options |= {"bundle": str(folder), "backend": backend, "options": {"threads": plan.threads}}
+    return Worker(name, "worldrt", options, plan.threads)

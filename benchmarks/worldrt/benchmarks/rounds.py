@@ -1,0 +1,33 @@
+"""Interleaved rounds of several contenders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from worldrt.benchmarks.statistics import order
+
+Samples = dict[str, dict[str, list[float]]]
+"""Seconds by contender and stage, one per round."""
+
+
+class Asked(Protocol):
+    """The parent's end of a contender."""
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]: ...
+
+
+def interleave(
+    contenders: Mapping[str, Asked], rounds: int, *, warmups: int = 1, progress: Callable[[str], None] = lambda _: None
+) -> Samples:
+    """Run every contender once per round, in turning order; only one works at a time. Warm-ups are not counted."""
+    names: Sequence[str] = list(contenders)
+    samples: Samples = {name: {} for name in names}
+    for index in range(warmups + rounds):
+        for name in order(names, index):
+            progress(f"round {index + 1 - warmups} of {rounds}: {name}" if index >= warmups else f"warm-up: {name}")
+            answer = contenders[name].ask("round", index=index)
+            if index >= warmups:
+                for stage, seconds in answer["seconds"].items():
+                    samples[name].setdefault(stage, []).append(seconds)
+    return samples
