@@ -112,24 +112,46 @@ def denoiser_spec(graphs, form: str, blocks: int, file: str, guidance: float = 7
 
 
 @pytest.fixture
-def golden_denoiser(tmp_path, monkeypatch):
-    """Makes a loaded `DenoiserModel` over golden weights, run by torch."""
+def make_denoiser(tmp_path, monkeypatch):
+    """Makes a loaded `DenoiserModel` over given weights by official key, run by torch."""
 
-    def make(golden: Golden, form: str, guidance: str) -> DenoiserModel:
+    def make(config: DiTConfig, weights: dict[str, torch.Tensor], form: str, guidance: str) -> DenoiserModel:
         folder = tmp_path / f"{form}-{guidance}"
         folder.mkdir()
-        save_file(golden.weights, folder / "model.safetensors")
-        config = golden.config()
+        save_file(weights, folder / "model.safetensors")
         sources = {f"{source.name}.onnx": source for source in denoiser_graphs(config, form)}
         for name in sources:
             (folder / name).touch()
-        graphs = {source.name: graph_of(source, file, golden.weights) for file, source in sources.items()}
+        graphs = {source.name: graph_of(source, file, weights) for file, source in sources.items()}
         spec = denoiser_spec(graphs, form, config.blocks, "model.safetensors")
         files = {"model.safetensors": fingerprint(folder / "model.safetensors")}
         manifest = b.Manifest(b.SCHEMA, "cosmos", "golden", {}, b.Weights(str(folder), files), {"task": spec})
         run_by_torch(monkeypatch, {file: source.module for file, source in sources.items()})
         opener = components.Opener(b.Bundle(folder, manifest, folder), components.Execution(guidance=guidance))
         return DenoiserModel(opener, spec)
+
+    return make
+
+
+@pytest.fixture
+def golden_denoiser(make_denoiser):
+    """Makes a denoiser over golden weights."""
+    return lambda golden, form, guidance: make_denoiser(golden.config(), golden.weights, form, guidance)
+
+
+@pytest.fixture
+def tiny_denoiser(make_denoiser):
+    """Makes a video denoiser with seeded weights and any number of blocks."""
+
+    def make(blocks: int, form: str, guidance: str) -> DenoiserModel:
+        config = DiTConfig(blocks, 32, 2, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=24)
+        generator = torch.Generator().manual_seed(0)
+        whole = denoiser_graphs(config, "whole")[0]
+        weights = {
+            whole.weights[name]: torch.randn(value.shape, generator=generator) * 0.2
+            for name, value in whole.module.named_parameters()
+        }
+        return make_denoiser(config, weights, form, guidance)
 
     return make
 

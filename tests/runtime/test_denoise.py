@@ -87,6 +87,21 @@ def test_block_weights_are_the_mapped_file(golden, golden_denoiser):
     assert len(owners) == 1
 
 
+@pytest.mark.parametrize("guidance", ["batched", "sequential"])
+@pytest.mark.parametrize("blocks", [2, 3, 6])
+def test_block_form_is_the_whole_form(tiny_denoiser, blocks, guidance):
+    """For odd and even numbers of blocks, over several steps."""
+    rng = np.random.default_rng(0)
+    texts = rng.standard_normal((2, 1, 7, 24)).astype(np.float32)
+    clean = rng.standard_normal((1, 16, 3, 4, 6)).astype(np.float32)
+    conditions = {"clean": clean, "mask": np.array([[1, 0, 0]], np.float32)}
+    noise = initial_noise(clean.shape, 0, 80.0)
+    whole, block = (
+        run(tiny_denoiser(blocks, form, guidance), texts, noise, conditions, 7.0)[-1] for form in ("whole", "block")
+    )
+    assert np.abs(whole).max() > 0.1 and np.abs(whole - block).max() <= 1e-5 * np.abs(whole).max()
+
+
 def test_block_form_holds_two_sets_of_activations(golden, golden_denoiser):
     """Whatever the number of blocks and branches."""
     g = golden("pipeline_t2i")

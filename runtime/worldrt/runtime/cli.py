@@ -106,7 +106,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _line(result: dict[str, Any]) -> str:
     return (
-        f"{result['path']}: {result['frames']} frame(s), {result['width']}x{result['height']}, "
+        f"{result['path'].rstrip(':')}: {result['frames']} frame(s), {result['width']}x{result['height']}, "
         f"{result['timings_s']['total']:.1f} s"
     )
 

@@ -9,16 +9,16 @@ All buffers are allocated by `bind`; `run` only runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from worldrt.engine.bundle import Denoiser
+from worldrt.engine.bundle import Denoiser, Graph
 from worldrt.engine.device import Buffer, Device
-from worldrt.engine.session import Call, Session
-from worldrt.engine.tensors import Shape, solve_axes
+from worldrt.engine.session import Call
+from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
 from worldrt.runtime.components import Opener
 
 STATE = ("hidden", "q", "kv")  # what a block takes from the one before it, in the order of its outputs
@@ -96,78 +96,74 @@ class DenoiserModel:
     @property
     def conditions(self) -> set[str]:
         """Names of the inputs beside x, level and text."""
-        first = "denoise" if self.spec.form == "whole" else "embed"
-        return {spec.name for spec in self.sessions[first].graph.inputs} - {"x", "level", "text"}
+        return {spec.name for spec in self._entry.inputs} - {"x", "level", "text"}
+
+    @property
+    def _entry(self) -> Graph:
+        return self.spec.graphs["denoise" if self.spec.form == "whole" else "embed"]
 
     def bind(self, shape: DenoiserShape, *, guided: bool) -> BoundDenoiser:
         """Allocate every buffer for clips of one shape. Raises `ShapeError` where the graphs cannot take it."""
         together = guided and self._guidance == "batched"
         batch = 2 if together else 1
-        x = self.device.empty(shape.latents(batch), "float32")
-        chain = _Chain(self, {"x": x}, self._axes(shape, batch))
-        first = chain.bind()
-        chains = [first] if together or not guided else [first, chain.bind()]
-        texts, x0s = [c[0] for c in chains], [c[2] for c in chains]
+        pool = _Pool(self.device, self._axes(shape, batch))
+        branches = ("both",) if together else ("cond", "uncond") if guided else ("cond",)
+        calls = tuple(call for branch in branches for call in self._chain(pool, branch))
+        texts, x0s = ([pool.made[f"{name} {branch}"] for branch in branches] for name in ("text", "x0"))
         if together:
-            texts, x0s = [texts[0][0:1], texts[0][1:2]], [x0s[0][0:1], x0s[0][1:2]]
-        calls = tuple(call for _, made, _ in chains for call in made)
-        return BoundDenoiser(self.device, batch, chain.shared, tuple(texts), calls, x0s[0], x0s[1] if guided else None)
-
-    def _axes(self, shape: DenoiserShape, batch: int) -> dict[str, int]:
-        entry = self.sessions["denoise" if self.spec.form == "whole" else "embed"]
-        axes = solve_axes(entry.graph.inputs, {"x": shape.latents(batch)})
-        tokens = axes["rows"] * axes["columns"]
-        return axes | {"text": shape.text, "tokens": tokens, "context_frames": shape.frames}
+            texts, x0s = ([both[0][0:1], both[0][1:2]] for both in (texts, x0s))
+        return BoundDenoiser(self.device, batch, pool.made, tuple(texts), calls, x0s[0], x0s[1] if guided else None)
 
     def weights(self, name: str, instance: int = 0) -> Mapping[str, Buffer]:
+        """The weight inputs of one instance of a graph; empty where they are in the graph."""
         return self._weights[name][instance]
 
+    def _axes(self, shape: DenoiserShape, batch: int) -> dict[str, int]:
+        axes = solve_axes(self._entry.inputs, {"x": shape.latents(batch)})
+        return axes | {
+            "text": shape.text,
+            "tokens": axes["rows"] * axes["columns"],
+            "context_frames": shape.frames,
+        }
 
-class _Chain:
-    """Binds the calls of one evaluation; a second `bind` shares every buffer but text and x0 with the first."""
+    def _chain(self, pool: _Pool, branch: str) -> Iterator[Call]:
+        """The calls of one evaluation. Branches share all buffers but text and x0; blocks go to and fro between two
+        sets of activations."""
+        own = {"text": f"text {branch}", "x0": f"x0 {branch}"}
+        if self.spec.form == "whole":
+            yield self._call(pool, "denoise", own)
+            return
+        yield self._call(pool, "embed", _outputs(self.spec.graphs["embed"], 0))
+        for i in range(self.spec.blocks - 1):
+            outputs = _outputs(self.spec.graphs["block"], (i + 1) % 2)
+            yield self._call(pool, "block", own | _inputs(i % 2) | outputs, i)
+        yield self._call(pool, "head", own | _inputs((self.spec.blocks - 1) % 2))
 
-    def __init__(self, model: DenoiserModel, shared: Mapping[str, Buffer], axes: Mapping[str, int]) -> None:
-        self.model, self.axes = model, axes
-        self.shared: dict[str, Buffer] = dict(shared)  # by tensor name
-        self._states: tuple[Sequence[Buffer], Sequence[Buffer] | None] | None = None
+    def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
+        """Bind each tensor of a graph to the buffer of its role, which is its name unless `roles` says another."""
+        session = self.sessions[name]
+        specs = (*session.graph.inputs, *session.graph.outputs)
+        buffers = {spec.name: pool.take(roles.get(spec.name, spec.name), spec) for spec in specs}
+        return session.bind(pool.axes, {**self.weights(name, instance), **buffers})
 
-    def bind(self) -> tuple[Buffer, list[Call], Buffer]:
-        """The text buffer, the calls in order, and x0."""
-        whole = self.model.spec.form == "whole"
-        text_spec = next(s for s in self._session("denoise" if whole else "head").graph.inputs if s.name == "text")
-        text = self.model.device.empty(text_spec.resolve(self.axes), text_spec.dtype)
-        calls = [self._call("denoise", {"text": text})] if whole else self._blocks(text)
-        return text, calls, calls[-1]["x0"]
 
-    def _blocks(self, text: Buffer) -> list[Call]:
-        old = self._states
-        embed_out = dict(zip(STATE, old[0], strict=True)) if old else {}
-        calls = [self._call("embed", embed_out)]
-        here: Sequence[Buffer] = [calls[0][name] for name in STATE]
-        spare: Sequence[Buffer] | None = old[1] if old else None
-        first = here
-        block = self.model.spec.graphs.get("block")
-        made = [spec.name for spec in block.outputs] if block is not None else []
-        for i in range(self.model.spec.blocks - 1):
-            outputs = dict(zip(made, spare, strict=True)) if spare else {}
-            call = self._call("block", dict(zip(STATE, here, strict=True)) | {"text": text} | outputs, i)
-            here, spare = [call[name] for name in made], here
-            self._states = self._states or (first, here)
-            calls.append(call)
-        self._states = self._states or (first, None)
-        return [*calls, self._call("head", dict(zip(STATE, here, strict=True)) | {"text": text})]
+class _Pool:
+    """Buffers by role, allocated when first taken."""
 
-    def _call(self, name: str, given: Mapping[str, Buffer], instance: int = 0) -> Call:
-        """Bind with what is shared, and share what the call adds (but text, x0 and the state)."""
-        session = self._session(name)
-        known = {s.name for s in (*session.graph.inputs, *session.graph.outputs)}
-        shared = {n: b for n, b in self.shared.items() if n in known}
-        weights = self.model.weights(name, instance)
-        call = session.bind(self.axes, {**weights, **shared, **given})
-        private = {"text", "x0", *STATE, *given, *weights}
-        made = {spec.name for spec in session.graph.outputs} if name == "block" else set()
-        self.shared |= {n: b for n, b in call.buffers.items() if n not in private | made}
-        return call
+    def __init__(self, device: Device, axes: Mapping[str, int]) -> None:
+        self.device, self.axes = device, axes
+        self.made: dict[str, Buffer] = {}
 
-    def _session(self, name: str) -> Session:
-        return self.model.sessions[name]
+    def take(self, role: str, spec: TensorSpec) -> Buffer:
+        if role not in self.made:
+            self.made[role] = self.device.empty(spec.resolve(self.axes), spec.dtype)
+        return self.made[role]
+
+
+def _inputs(side: int) -> dict[str, str]:
+    return {name: f"{name} {side}" for name in STATE}
+
+
+def _outputs(graph: Graph, side: int) -> dict[str, str]:
+    """The state is the first outputs of a graph, whatever they are called there."""
+    return {spec.name: f"{name} {side}" for spec, name in zip(graph.outputs, STATE, strict=False)}

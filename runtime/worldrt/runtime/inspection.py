@@ -90,35 +90,35 @@ def _print(report: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{escape(report['family'])} {escape(report['variant'])}[/bold] in {escape(report['bundle'])}")
     console.print(f"weights in {escape(report['weight_root'])}")
+    table = Table("component", "graph", "size", "precision", "weights", "loads")
     for name, facts in report["components"].items():
         weights = facts["weights"]
-        state = weights["problem"] or ("fit, hashes compared" if weights["hashed"] else "fit")
-        title = f"{name}: {facts['precision']}, {megabytes(weights['size_bytes'])} of weights ({state})"
-        table = Table(title=escape(title), title_justify="left", show_lines=True)
-        for column in ("graph", "file", "inputs", "outputs", "weights", "loads"):
-            table.add_column(column, overflow="fold")
+        state = weights["problem"] or ("fit, hashed" if weights["hashed"] else "fit")
+        table.add_row(name, "", "", facts["precision"], f"{_size(weights['size_bytes'])}, {escape(state)}", "")
         for graph_name, graph in facts["graphs"].items():
             loads = "yes" if graph["loaded"] else graph["problem"] or "not tried (--load)"
-            table.add_row(
-                graph_name,
-                f"{escape(graph['file'])}\n{megabytes(graph['size_bytes'])}",
-                _shortened(graph["described"]["inputs"]),
-                _shortened(graph["described"]["outputs"]),
-                f"{graph['weights']} as {graph['weights_as']}",
-                escape(loads),
-            )
-        console.print(table)
+            held = f"{graph['weights']} tensors, {graph['weights_as']}"
+            table.add_row("", graph_name, _size(graph["size_bytes"]), "", held, escape(loads))
+        table.add_section()
+    console.print(table)
+    for name, facts in report["components"].items():
+        for graph_name, graph in facts["graphs"].items():
+            console.print(f"[bold]{name} {graph_name}[/bold]")
+            for arrow, side in (("<-", "inputs"), ("->", "outputs")):
+                console.print(
+                    escape("\n".join(f"  {arrow} {line}" for line in _without_caches(graph["described"][side])))
+                )
 
 
-def _shortened(lines: list[str], most: int = 10) -> str:
-    from rich.markup import escape
+def _without_caches(lines: list[str]) -> list[str]:
+    """Caches in one line: there are dozens, and no one but the runtime binds them."""
+    caches = [line for line in lines if line.startswith("cache_")]
+    rest = [line for line in lines if line not in caches]
+    return [*rest, f"{caches[0].split()[0]} to {caches[-1].split()[0]}"] if caches else rest
 
-    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    return escape("\n".join(lines[:most] + more))
 
-
-def megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"

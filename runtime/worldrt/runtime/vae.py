@@ -29,6 +29,11 @@ class VaeCodec:
         self._opener = opener
         self._graphs: dict[str, tuple[Session, dict[str, Buffer]]] = {}
 
+    def load(self, way: str) -> None:
+        """Load the graphs of a way (`encode`, `decode`) now, instead of when they are first used."""
+        for name in (f"{way}_first", f"{way}_next"):
+            self._graph(name)
+
     def latent_frames(self, frames: int) -> int:
         """How many latents `frames` frames make. Raises `InputError` unless there are 4 k + 1 (temporal k + 1)."""
         if frames < 1 or (frames - 1) % self.spec.temporal:
@@ -77,10 +82,13 @@ class VaeCodec:
             yield back if i % 2 else there
 
     def _bind(self, name: str, axes: Mapping[str, int], given: Mapping[str, Buffer]) -> Call:
+        session, weights = self._graph(name)
+        return session.bind(axes, {**weights, **given})
+
+    def _graph(self, name: str) -> tuple[Session, dict[str, Buffer]]:
         if name not in self._graphs:
             self._graphs[name] = self._opener.graph(self.spec, name)
-        session, weights = self._graphs[name]
-        return session.bind(axes, {**weights, **given})
+        return self._graphs[name]
 
 
 def _as_inputs(call: Call) -> dict[str, Buffer]:

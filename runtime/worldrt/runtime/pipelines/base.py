@@ -69,7 +69,9 @@ def sample_clip(
     """Latents (1, C, T, H/8, W/8) of one clip. `conditions` are the denoiser's other inputs by name; `position`, the
     index of each latent frame, is known here."""
     with observer.stage(f"{task}: load"):
-        model, vae = models.denoiser(task), models.vae(task).spec
+        model, codec = models.denoiser(task), models.vae(task)
+        codec.load("decode")
+        vae = codec.spec
         shape = DenoiserShape(
             vae.channels,
             1 + (settings.num_frames - 1) // vae.temporal,

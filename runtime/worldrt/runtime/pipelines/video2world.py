@@ -56,6 +56,7 @@ class Video2World(Pipeline):
         texts = encode_texts(self.models, TASK, request.prompt, negative, observer)
         with observer.stage(f"{TASK}: load"):
             vae = self.models.vae(TASK)
+            vae.load("encode")
         with observer.stage(f"{TASK}: encode"):
             clean, mask = _clean(vae.encode(given), vae.latent_frames(settings.num_frames))
         conditions = {"clean": clean, "mask": mask}
