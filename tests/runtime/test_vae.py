@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -10,19 +12,34 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.weights import fingerprint
 from worldrt.export.families.cosmos.graphs import vae_graphs
 from worldrt.export.families.cosmos.variants import VAEConfig
+from worldrt.kernels import rgb_to_yuv420
 from worldrt.runtime import components
 from worldrt.runtime.vae import VaeCodec
 
 
 @pytest.fixture(scope="module")
 def sources(golden):
-    """The golden VAE: few base channels of the official class."""
+    """The golden VAE by pixel format: few base channels of the official class."""
     base = golden("vae_weights").weights["encoder.conv1.weight"].shape[0]
-    return {f"{source.name}.onnx": source for source in vae_graphs(VAEConfig(base=base))}
+
+    @functools.cache
+    def make(pixel_format):
+        return {f"{s.name}.onnx": s for s in vae_graphs(VAEConfig(base=base), pixel_format=pixel_format)}
+
+    return make
 
 
 @pytest.fixture
-def codec(tmp_path, golden, monkeypatch, stubs, sources):
+def codec(make_codec):
+    return make_codec("rgb24")
+
+
+@pytest.fixture
+def make_codec(tmp_path, golden, monkeypatch, stubs, sources):
+    return lambda pixel_format: _codec(tmp_path, golden, monkeypatch, stubs, sources(pixel_format))
+
+
+def _codec(tmp_path, golden, monkeypatch, stubs, sources):
     weights = golden("vae_weights").weights
     stubs.save(weights, tmp_path / "vae.safetensors")
     for file in sources:
@@ -43,6 +60,14 @@ def test_decode(codec, golden, frames):
     expected = g[f"out.decode_{frames}f"][0].transpose(1, 2, 3, 0).astype(np.float64).clip(-1, 1) * 127.5 + 127.5
     assert decoded.shape == (frames, 32, 48, 3) and decoded.dtype == np.uint8
     assert np.abs(decoded - expected).max() <= 0.5 + 127.5 * 5e-5  # rounding, and the golden set's tolerance
+
+
+def test_planes(make_codec, golden):
+    """A VAE that ends in NV12 gives the planes of its RGB frames."""
+    latents = golden("vae_io")["in.latents"][:, :, :2]
+    rgb, planes = (np.stack(list(make_codec(layout).decode(latents))) for layout in ("rgb24", "nv12"))
+    assert planes.shape == (5, 48, 48)
+    assert np.abs(rgb_to_yuv420(rgb, layout="nv12").astype(int) - planes).max() <= 2  # rounded once more on the way
 
 
 @pytest.mark.parametrize("frames", [1, 5, 13])

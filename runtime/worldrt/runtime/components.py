@@ -45,8 +45,8 @@ class Opener:
     def device(self) -> Device:
         return self.execution.opened_device
 
-    def session(self, component: Component, name: str) -> Session:
-        """Load a graph. Raises `BundleError` where the component has no graph of that name."""
+    def session(self, component: Component, name: str, weights: WeightStore) -> Session:
+        """Load a graph of a component, whose weights are these. Raises `BundleError` where there is none of that name."""
         graph = component.graphs.get(name)
         if graph is None:
             raise BundleError(f"{self.bundle.folder}: a graph '{name}' is missing; there are {list(component.graphs)}")
@@ -56,6 +56,7 @@ class Opener:
             graph,
             self.device,
             weight_root=self.bundle.weight_root,
+            weights=weights,
             options=self.execution.options,
         )
 
@@ -71,7 +72,8 @@ class Opener:
 
     def graph(self, component: Component, name: str) -> tuple[Session, dict[str, Buffer]]:
         """A session and its weight inputs; the weights of the component are checked either way."""
-        store, session = self.weights(component), self.session(component, name)
+        store = self.weights(component)
+        session = self.session(component, name, store)
         as_inputs = session.graph.weights_as == "inputs"
         return session, self.on_device(store.of_graph(session.graph)) if as_inputs else {}
 

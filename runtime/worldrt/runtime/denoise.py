@@ -83,8 +83,8 @@ class DenoiserModel:
         self.spec = spec
         self.device = opener.device
         self._guidance = opener.execution.guidance
-        self.sessions = {name: opener.session(spec, name) for name in spec.graphs}
         store = opener.weights(spec)
+        self.sessions = {name: opener.session(spec, name, store) for name in spec.graphs}
 
         def inputs(name: str, block: int = 0) -> dict[str, Buffer]:
             graph = spec.graphs[name]

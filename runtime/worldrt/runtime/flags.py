@@ -74,7 +74,7 @@ def _model(parser: Parser) -> None:
     add("--checkpoint", action="append", default=[], metavar="DIR", help="where the weights of a bundle lie now")
     add("--backend", default="onnxruntime", help="onnxruntime, torch or null")
     add("--device", default="cpu", help="cpu, cuda or cuda:1")
-    add("--threads", type=int, default=0, help="threads of ONNX Runtime; 0 for its own choice")
+    add("--threads", type=int, default=0, help="threads of onnxruntime or torch; 0 for their own choice")
     add("--cfg", choices=("batched", "sequential"), default="batched", help="sequential needs less memory")
     add("--offload_text_encoder", action="store_true", help="let the text encoder go once the prompt is encoded")
 

@@ -63,7 +63,7 @@ def open_models(args: argparse.Namespace) -> Models:
     """The bundles that the flags name."""
     named = [getattr(args, f"dit_path{which}") for which in ("", "_text2image", "_video2world")]
     folders = [place for place in named if place] + args.bundle
-    options = {"threads": args.threads} if args.threads and args.backend == "onnxruntime" else {}
+    options = {"threads": args.threads} if args.threads and args.backend in ("onnxruntime", "torch") else {}
     return Models.open(
         folders or find_bundles(args.model_size),
         args.checkpoint,
@@ -138,7 +138,8 @@ class Generator:
         """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling."""
         settings = self.settings(job)
         last = list(settings.values())[-1]
-        video = VideoFormat(last.width, last.height, last.fps, last.num_frames)
+        pixels = self.models.vae(list(settings)[-1]).spec.pixel_format
+        video = VideoFormat(last.width, last.height, last.fps, last.num_frames, pixels)
         kind, path = split_place(job.place)
         if kind == "null":
             self._write(job, video, observer, overwrite)

@@ -56,7 +56,7 @@ class VaeCodec:
     def decode(self, latents_BCTHW: Float32) -> Iterator[Frame]:
         """uint8 RGB frames (H, W, 3) of normalised latents (1, C, t, h, w), each as soon as its latent is decoded.
 
-        A frame belongs to the caller.
+        Where the graphs give `nv12` or `yuv420p`, frames are planes (3 H / 2, W). A frame belongs to the caller.
         """
         _, _, count, height, width = latents_BCTHW.shape
         size = (height * self.spec.spatial, width * self.spec.spatial)

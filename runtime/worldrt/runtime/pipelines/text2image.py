@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from worldrt.engine.errors import InputError
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Frame, Pipeline, encode_texts, sample_clip
 from worldrt.runtime.request import Request, Settings, image_settings
@@ -17,6 +18,11 @@ class Text2Image(Pipeline):
 
         `own_size` as for `image_settings`.
         """
+        pixels = self.models.vae(TASK).spec.pixel_format
+        if pixels != "rgb24":
+            raise InputError(
+                f"{TASK}: a picture wants RGB, and this bundle gives {pixels}; export one with rgb24 frames"
+            )
         settings = image_settings(request, self.models.opener(TASK).bundle.manifest.denoisers[TASK], own_size=own_size)
         self.models.check(TASK, [request.prompt, request.negative_prompt or ""])
         return settings

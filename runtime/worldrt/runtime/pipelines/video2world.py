@@ -39,6 +39,7 @@ class Video2World(Pipeline):
 
     def __call__(self, request: Request, frames: Frame, observer: Observer | None = None) -> Iterator[Frame]:
         """Yield uint8 RGB (H, W, 3) frames as they are decoded, the given ones first (they pass through the VAE too).
+        A bundle that was exported so gives planes, as `VaeCodec.decode`.
 
         `frames`: one picture (h, w, 3) or 4 k + 1 frames (t, h, w, 3), uint8 RGB of any size; they are scaled to cover
         the video and cut at the centre. Raises `InputError`, before any work.
