@@ -137,7 +137,10 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Weights:
-    """The folder that weight files are relative to, as it was at export, and their fingerprints."""
+    """The folder that weight files are relative to, as it was at export, and their fingerprints.
+
+    A relative `root` is a folder of the bundle itself.
+    """
 
     root: str
     files: Mapping[str, WeightFile]
@@ -208,7 +211,7 @@ def load_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bun
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    bundle = Bundle(folder, manifest, Path(checkpoint) if checkpoint is not None else Path(manifest.weights.root))
+    bundle = Bundle(folder, manifest, folder / manifest.weights.root if checkpoint is None else Path(checkpoint))
     expected = dict(manifest.files)
     for component in manifest.components().values():
         expected |= {graph.file: graph.sha256 for graph in component.graphs.values()}

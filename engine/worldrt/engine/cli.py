@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **({"allow_abbrev": False} | kwargs))
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         return super().parse_known_args(self._respell(sys.argv[1:] if args is None else list(args)), namespace)
 
     def _respell(self, args: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import BackendError, ShapeError
 from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
+from worldrt.engine.weights import WeightStore
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,12 @@ def open_session(
     device: Device,
     *,
     weight_root: Path,
+    weights: WeightStore | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Session:
     """Load a graph. `backend` is a file name of `worldrt.engine.backends`; `options` are that backend's own.
+
+    `weights` are the component's, for backends that do not read the graph's own references (`torch`).
 
     Raises `InputError` for an unknown backend, `BackendError` where it is not installed or refuses the graph.
     """
@@ -97,5 +101,7 @@ def open_session(
     reason = module.unavailable()
     if reason:
         raise BackendError(f"backend '{backend}': {reason}")
-    session: Session = module.open_session(path, graph, device, weight_root=weight_root, **(options or {}))
+    session: Session = module.open_session(
+        path, graph, device, weight_root=weight_root, weights=weights, **(options or {})
+    )
     return session

@@ -63,8 +63,12 @@ class Found:
         return WeightStore(root, {key: file for file in self.files for key in file.tensors})
 
 
-class NotHere(CheckpointError):
-    """No place holds the component; another error means that one does, but cannot be used."""
+class NotFoundError(CheckpointError):
+    """No place holds the component."""
+
+
+class ForeignError(NotFoundError):
+    """A place holds weights, but of another model."""
 
 
 def find(
@@ -72,7 +76,7 @@ def find(
 ) -> Found:
     """Open a component's weights, converting a pickled file if need be. `given` names the file or folder itself.
 
-    Raises `NotHere` with all places looked in and what to fetch, `CheckpointError` for damaged or foreign weights.
+    Raises `NotFoundError` with the places looked in and what to fetch, `CheckpointError` for damaged or foreign ones.
     """
     looked: list[str] = []
     foreign: list[str] = []
@@ -87,8 +91,8 @@ def find(
             return found
         foreign.append(f"{place} ({reason})")
     if foreign:
-        raise CheckpointError(f"{wanted.name}: no weights of this model here: {'; '.join(foreign)}. Fetch {wanted.fetch}")
-    raise NotHere(f"{wanted.name}: no weights found; looked in {', '.join(looked)}. Fetch {wanted.fetch}")
+        raise ForeignError(f"{wanted.name}: no weights of this model here: {'; '.join(foreign)}. Fetch {wanted.fetch}")
+    raise NotFoundError(f"{wanted.name}: no weights found; looked in {', '.join(looked)}. Fetch {wanted.fetch}")
 
 
 def _expand(root: Path, places: Sequence[str]) -> Iterator[Path]:
@@ -123,7 +127,9 @@ def _shards(index: Path) -> list[Path]:
         raise CheckpointError(f"{index}: not an index of weight files: {error}") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise CheckpointError(f"{index.parent}: {len(missing)} of {len(names)} weight files are missing: {missing[0]}, ...")
+        raise CheckpointError(
+            f"{index.parent}: {len(missing)} of {len(names)} weight files are missing: {missing[0]}, ..."
+        )
     return [index.parent / name for name in names]
 
 
@@ -150,9 +156,9 @@ def _identify(files: tuple[SafetensorsFile, ...], wanted: Wanted, ema: bool) -> 
 
 
 def find_file(root: Path, wanted: str, places: Sequence[str], fetch: str) -> Path:
-    """A file such as a tokenizer. Raises `NotHere`."""
+    """A file such as a tokenizer. Raises `NotFoundError`."""
     looked = list(_expand(root, places))
     for place in looked:
         if place.is_file():
             return place
-    raise NotHere(f"{wanted}: not found; looked for {', '.join(map(str, looked))}. Fetch {fetch}")
+    raise NotFoundError(f"{wanted}: not found; looked for {', '.join(map(str, looked))}. Fetch {fetch}")

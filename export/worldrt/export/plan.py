@@ -16,7 +16,7 @@ Form = Literal["whole", "block"]
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. `precision` and `form` may be `auto`; `task` may be `all`; no `components` means every one."""
+    """What was asked for. `precision` and `form` may be `auto`, `task` may be `all`; no `components` means all."""
 
     model: str
     task: str = "all"

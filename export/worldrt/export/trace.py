@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -32,6 +33,13 @@ def export_onnx(source: GraphSource) -> ir.Model:
     `worldrt.export.weights` puts the checkpoint's tensors in the place of the weight inputs, or types them.
     """
     return to_onnx(trace(source), source)
+
+
+def distinct(source: GraphSource) -> GraphSource:
+    """A graph cannot give an output the name of an input: such outputs get `next_` before it."""
+    taken = {spec.name for spec in source.inputs}
+    outputs = (replace(spec, name=f"next_{spec.name}") if spec.name in taken else spec for spec in source.outputs)
+    return replace(source, outputs=tuple(outputs))
 
 
 def trace(source: GraphSource) -> ExportedProgram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -23,10 +24,12 @@ def used_weights(model: ir.Model, source: GraphSource, store: WeightStore, insta
     """
     weights = []
     for value in model.graph.inputs:
-        if value.name not in source.weights or value.shape is None:
+        name = value.name or ""
+        if name not in source.weights or value.shape is None:
             continue
-        key, shape = source.weights[value.name], tuple(int(dim) for dim in value.shape)
-        first = Weight(value.name, key, _stored(store, weight_key(Weight(value.name, key, "", shape))).dtype, shape)
+        key, shape = source.weights[name], tuple(dim for dim in value.shape if isinstance(dim, int))
+        first = Weight(name, key, "", shape)
+        first = replace(first, dtype=_stored(store, weight_key(first)).dtype)
         for index in range(instances):
             _check(store, weight_key(first, index), first)
         weights.append(first)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Device
 from worldrt.engine.session import Session
+from worldrt.engine.weights import WeightStore
 
 
 class Backend(Protocol):
@@ -17,6 +18,18 @@ class Backend(Protocol):
         """Why the backend cannot be used here and how to mend that, or None where it can."""
         ...
 
-    def open_session(self, path: Path, graph: Graph, device: Device, *, weight_root: Path, **options: Any) -> Session:
-        """Load a graph. Raises `BackendError` where the file or the device does not suit."""
+    def open_session(
+        self,
+        path: Path,
+        graph: Graph,
+        device: Device,
+        *,
+        weight_root: Path,
+        weights: WeightStore | None,
+        **options: Any,
+    ) -> Session:
+        """Load a graph. `weights` are those of its component, where the caller has them.
+
+        Raises `BackendError` where the file or the device does not suit.
+        """
         ...

@@ -10,6 +10,7 @@ from typing import Any
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.session import Session
+from worldrt.engine.weights import WeightStore
 
 
 def unavailable() -> str | None:
@@ -17,7 +18,14 @@ def unavailable() -> str | None:
 
 
 def open_session(
-    path: Path, graph: Graph, device: Device, *, weight_root: Path, latency_s: float = 0.0, **options: Any
+    path: Path,
+    graph: Graph,
+    device: Device,
+    *,
+    weight_root: Path,
+    weights: WeightStore | None = None,
+    latency_s: float = 0.0,
+    **options: Any,
 ) -> Session:
     """Outputs keep what their buffers hold; each run sleeps for `latency_s`. The file is not read."""
     return NullSession(graph, device, latency_s)

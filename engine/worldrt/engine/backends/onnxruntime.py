@@ -12,6 +12,7 @@ from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import BackendError
 from worldrt.engine.session import Session
+from worldrt.engine.weights import WeightStore
 
 # TensorProto.DataType
 _ELEMENT_TYPES = {
@@ -41,6 +42,7 @@ def open_session(
     device: Device,
     *,
     weight_root: Path,
+    weights: WeightStore | None = None,
     threads: int = 0,
     low_memory: bool = False,
 ) -> Session:

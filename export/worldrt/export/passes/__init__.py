@@ -20,7 +20,7 @@ def light(model: ir.Model) -> None:
         common.RemoveUnusedNodesPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=16)(model)
     common.DeduplicateInitializersPass()(model)
-    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     common.RemoveUnusedOpsetsPass()(model)
     common.OutputFixPass()(model)
     # exporters note stack traces, with paths of the machine

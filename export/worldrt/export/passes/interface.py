@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import onnx_ir as ir
 
@@ -36,7 +37,8 @@ def _separate_outputs(graph: ir.Graph) -> None:
         if id(value) in seen:
             node = ir.node("Identity", [value])
             copy = node.outputs[0]
-            copy.dtype, copy.shape = value.dtype, value.shape
+            copy.dtype = cast(ir.DataType, value.dtype)
+            copy.shape = value.shape
             graph.append(node)
             graph.outputs[index] = copy
         seen.add(id(graph.outputs[index]))

@@ -46,9 +46,11 @@ def _denoiser(v: Variant, options: Options) -> Part:
     name = files.dit.rpartition("/")[2]
     official = (name, name.replace(".pt", ".safetensors"))
     # pipelines in diffusers form exist of one resolution and frame rate, and have no averaged weights
-    is_default = v.task == "text2image" or (options.resolution, options.fps) == ("720", 16)
-    folders = ("transformer", "") if is_default and not options.load_ema else ()
+    is_default = _single(v) or (options.resolution, options.fps) == ("720", 16)
+    folders = ("transformer",) if is_default and not options.load_ema else ()
     places = [f"{where}{what}" for where in _folders(v) for what in (*folders, *official)]
+    if v.size == NANO:
+        places = [v.task]
     shape = (v.dit.width, v.dit.patch_channels * 4)
 
     def describe(built: Built) -> Denoiser:
@@ -63,7 +65,9 @@ def _denoiser(v: Variant, options: Options) -> Part:
                 if spec.name != "x"
             }
             | {"text": Condition("clip")},
-            sampler=Sampler("rectified_flow_ab2", v.sampler.steps, v.sampler.sigma_max, v.sampler.sigma_min, v.sampler.order),
+            sampler=Sampler(
+                "rectified_flow_ab2", v.sampler.steps, v.sampler.sigma_max, v.sampler.sigma_min, v.sampler.order
+            ),
             guidance=Guidance("delta", v.guidance),
             sizes=_of_file(v, options),
             frames={str(fps): 4 * (n - 1) + 1 for fps, n in _rates(v, options).items()},
@@ -71,7 +75,7 @@ def _denoiser(v: Variant, options: Options) -> Part:
 
     return Part(
         v.task,
-        Wanted(v.task, tuple(p for p in places if p), _probes(dit_keys(), "stem.patch.weight", shape), _fetch(files.dit, v)),
+        Wanted(v.task, tuple(places), _probes(dit_keys(), "stem.patch.weight", shape), _fetch(files.dit, v)),
         lambda form, dtype, key_format: denoiser_graphs(
             v.dit, form, cast(Any, dtype), cast(Any, key_format), cast(Any, options.rope_dtype)
         ),
@@ -88,7 +92,12 @@ def _of_file(v: Variant, options: Options) -> dict[str, Any]:
 
 def _rates(v: Variant, options: Options) -> dict[int, int]:
     """Official video weights are of one frame rate."""
-    return {fps: n for fps, n in v.latent_frames.items() if v.task == "text2image" or fps == options.fps}
+    return {fps: n for fps, n in v.latent_frames.items() if _single(v) or fps == options.fps}
+
+
+def _single(v: Variant) -> bool:
+    """Whether one set of weights serves all that the model does."""
+    return "any" in v.sizes
 
 
 def _vae(chosen: list[Variant], options: Options) -> Part:
