@@ -46,7 +46,7 @@ class Opener:
         return self.execution.opened_device
 
     def session(self, component: Component, name: str, weights: WeightStore) -> Session:
-        """Load a graph of a component, whose weights are these. Raises `BundleError` where there is none of that name."""
+        """Load a graph of a component with these weights. Raises `BundleError` where there is none of that name."""
         graph = component.graphs.get(name)
         if graph is None:
             raise BundleError(f"{self.bundle.folder}: a graph '{name}' is missing; there are {list(component.graphs)}")
