@@ -88,6 +88,8 @@ class Component:
 class Denoiser(Component):
     """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`.
 
+    `quantization`: linear layers are of this kind; their weights lie in the .onnx file and not among `weights`.
+
     `sizes`: resolution -> aspect ratio -> (width, height) in pixels. `frames`: fps -> number of pixel frames.
     """
 
@@ -99,6 +101,7 @@ class Denoiser(Component):
     sizes: Mapping[str, Mapping[str, tuple[int, int]]]
     frames: Mapping[str, int]
     size_multiple_px: int = 16
+    quantization: Literal["int8"] | None = None
 
 
 @dataclass(frozen=True)
