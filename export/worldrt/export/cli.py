@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_main, argv)
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """All flags of `trt-export`."""
     p = Parser(
         prog="trt-export",
@@ -73,6 +73,7 @@ def parser() -> Parser:
         "--rope_dtype", default="float32", choices=("float32", "bfloat16"), help="bfloat16: as official pipelines round"
     )
     how.add_argument("--pixel_format", default="rgb24", choices=("rgb24", "nv12", "yuv420p"), help="of decoded frames")
+    how.add_argument("--quantize", choices=("int8",), help="denoisers, for CPUs; these weights go into the bundle")
     how.add_argument("--seed", type=int, default=0, help="of the nano checkpoint")
     then = p.add_argument_group("and then")
     then.add_argument(
@@ -87,7 +88,7 @@ def parser() -> Parser:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    args = parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.dit_path is not None and args.task == "all":
         raise InputError("--dit_path: say of which task the file is: --task text2image or --task video2world")
     # torch takes seconds to import; --help and wrong flags do not wait for it
@@ -105,6 +106,7 @@ def _main(argv: Sequence[str] | None) -> int:
         pixel_format=args.pixel_format,
         components=tuple(args.components),
         seed=args.seed,
+        quantize=args.quantize,
     )
     with _progress(quiet=args.json) as progress:
         report = exporter.export_bundle(

@@ -29,6 +29,7 @@ class Options:
     pixel_format: str = "rgb24"
     components: tuple[str, ...] = ()
     seed: int = 0
+    quantize: str | None = None
 
 
 @dataclass(frozen=True)

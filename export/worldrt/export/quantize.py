@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,12 +45,14 @@ Array = np.ndarray[Any, Any]
 C = TypeVar("C", Vae, Text)
 
 
-def quantize_components(components: Mapping[str, Component], folder: Path, root: Path) -> dict[str, Component]:
+def quantize_manifest(manifest: Manifest, folder: Path, root: Path) -> Manifest:
     """Quantise the denoisers of a bundle in `folder`, in place; their weights are read below `root`.
 
-    Saved torch programs of them are removed. Raises `InputError` for a block form or a model that is too large.
+    Saved torch programs of them are removed. Raises `InputError` for a denoiser in block form, one that does not
+    compute in float32, or one that is too large.
     """
-    return {n: _denoiser(c, folder, root) if isinstance(c, Denoiser) else c for n, c in components.items()}
+    made = {name: _denoiser(entry, folder, root) for name, entry in manifest.denoisers.items()}
+    return replace(manifest, denoisers=made)
 
 
 def quantize_bundle(source: Path, output: Path) -> None:
@@ -64,11 +66,10 @@ def quantize_bundle(source: Path, output: Path) -> None:
         for relative in (*manifest.files, *(g.file for c in manifest.components().values() for g in c.graphs.values())):
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / relative, folder / relative)
-        made = quantize_components(manifest.denoisers, folder, root)
-        denoisers = {name: entry for name, entry in made.items() if isinstance(entry, Denoiser)}
         weights = replace(manifest.weights, root=str(root))
         vae, text = _without_programs(manifest.vae), _without_programs(manifest.text)
-        write_manifest(folder, replace(manifest, weights=weights, denoisers=denoisers, vae=vae, text=text))
+        exact = replace(manifest, weights=weights, vae=vae, text=text)
+        write_manifest(folder, quantize_manifest(exact, folder, root))
 
 
 def _without_programs(entry: C | None) -> C | None:
@@ -80,6 +81,8 @@ def _without_programs(entry: C | None) -> C | None:
 def _denoiser(entry: Denoiser, folder: Path, root: Path) -> Denoiser:
     if entry.form != "whole":
         raise InputError("int8: expected a denoiser in whole form, got blocks, whose weights are inputs; --form whole")
+    if entry.precision != "float32":
+        raise InputError(f"int8: expected a denoiser that computes in float32, got {entry.precision}; --precision fp32")
     graphs = {name: _graph(graph, folder, root) for name, graph in entry.graphs.items()}
     return replace(entry, graphs=graphs, quantization="int8")
 

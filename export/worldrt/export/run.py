@@ -30,7 +30,7 @@ from worldrt.engine.bundle import (
 from worldrt.engine.errors import CheckpointError, InputError
 from worldrt.engine.files import staged_folder
 from worldrt.engine.weights import WeightStore, fingerprint, open_weights
-from worldrt.export import checkpoint, program, trace, verify, weights
+from worldrt.export import checkpoint, program, quantize, trace, verify, weights
 from worldrt.export.check import check_graph
 from worldrt.export.checkpoint import Found, NotFoundError
 from worldrt.export.graphs import GraphSource
@@ -108,6 +108,8 @@ def export_bundle(
         write_manifest(folder, manifest)
         if small if verified is None else verified:
             report.verified = _verify(job, folder, places)
+        if options.quantize is not None:  # after the check, which is of the exact graphs
+            write_manifest(folder, quantize.quantize_manifest(manifest, folder, store_root))
         report.bytes_written = {
             path.relative_to(folder).as_posix(): path.stat().st_size
             for path in sorted(folder.rglob("*"))
