@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors import safe_open
@@ -23,6 +24,7 @@ from worldrt.export.families.cosmos.graphs import denoiser_graphs, text_graphs, 
 from worldrt.export.families.cosmos.nano import make_checkpoint
 from worldrt.export.families.cosmos.variants import DiTConfig, variant
 from worldrt.export.graphs import GraphSource
+from worldrt.export.trace import distinct, export_onnx
 from worldrt.runtime import components
 from worldrt.runtime.denoise import DenoiserModel
 
@@ -115,18 +117,21 @@ def denoiser_spec(graphs, form: str, blocks: int, file: str, guidance: float = 7
 def make_denoiser(tmp_path, monkeypatch):
     """Makes a loaded `DenoiserModel` over given weights by official key, run by torch."""
 
-    def make(config: DiTConfig, weights: dict[str, torch.Tensor], form: str, guidance: str) -> DenoiserModel:
-        folder = tmp_path / f"{form}-{guidance}"
+    def make(
+        config: DiTConfig, weights: dict[str, torch.Tensor], form: str, guidance: str, onnx: bool = False
+    ) -> DenoiserModel:
+        folder = tmp_path / f"{form}-{guidance}-{onnx}"
         folder.mkdir()
         save_file(weights, folder / "model.safetensors")
         sources = {f"{source.name}.onnx": source for source in denoiser_graphs(config, form)}
-        for name in sources:
-            (folder / name).touch()
+        for name, source in sources.items():
+            ir.save(export_onnx(distinct(source)), folder / name) if onnx else (folder / name).touch()
         graphs = {source.name: graph_of(source, file, weights) for file, source in sources.items()}
         spec = denoiser_spec(graphs, form, config.blocks, "model.safetensors")
         files = {"model.safetensors": fingerprint(folder / "model.safetensors")}
         manifest = b.Manifest(b.SCHEMA, "cosmos", "golden", {}, b.Weights(str(folder), files), {"task": spec})
-        run_by_torch(monkeypatch, {file: source.module for file, source in sources.items()})
+        if not onnx:
+            run_by_torch(monkeypatch, {file: source.module for file, source in sources.items()})
         opener = components.Opener(b.Bundle(folder, manifest, folder), components.Execution(guidance=guidance))
         return DenoiserModel(opener, spec)
 
@@ -143,7 +148,7 @@ def golden_denoiser(make_denoiser):
 def tiny_denoiser(make_denoiser):
     """Makes a video denoiser with seeded weights and any number of blocks."""
 
-    def make(blocks: int, form: str, guidance: str) -> DenoiserModel:
+    def make(blocks: int, form: str, guidance: str, onnx: bool = False) -> DenoiserModel:
         config = DiTConfig(blocks, 32, 2, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=24)
         generator = torch.Generator().manual_seed(0)
         whole = denoiser_graphs(config, "whole")[0]
@@ -151,7 +156,7 @@ def tiny_denoiser(make_denoiser):
             whole.weights[name]: torch.randn(value.shape, generator=generator) * 0.2
             for name, value in whole.module.named_parameters()
         }
-        return make_denoiser(config, weights, form, guidance)
+        return make_denoiser(config, weights, form, guidance, onnx)
 
     return make
 

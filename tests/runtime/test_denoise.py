@@ -102,6 +102,18 @@ def test_block_form_is_the_whole_form(tiny_denoiser, blocks, guidance):
     assert np.abs(whole).max() > 0.1 and np.abs(whole - block).max() <= 1e-5 * np.abs(whole).max()
 
 
+def test_blocks_by_onnx_runtime(tiny_denoiser):
+    """The chain of graphs in ONNX Runtime, weights bound from the mapped file, against torch."""
+    rng = np.random.default_rng(0)
+    texts = rng.standard_normal((2, 1, 7, 24)).astype(np.float32)
+    noise = initial_noise((1, 16, 3, 4, 6), 0, 80.0)
+    conditions = {"clean": noise / 80, "mask": np.array([[1, 0, 0]], np.float32)}
+    graphs = tiny_denoiser(4, "block", "sequential", onnx=True)  # before sessions are replaced
+    actual = run(graphs, texts, noise, conditions, 7.0)
+    expected = run(tiny_denoiser(4, "block", "sequential"), texts, noise, conditions, 7.0)
+    assert np.abs(actual[-1] - expected[-1]).max() <= 1e-4 * np.abs(expected[-1]).max()
+
+
 def test_block_form_holds_two_sets_of_activations(golden, golden_denoiser):
     """Whatever the number of blocks and branches."""
     g = golden("pipeline_t2i")
