@@ -83,7 +83,7 @@ def test_forward_is_that_of_diffusers(condition_mask, batch, frames, rows, colum
 
 
 def test_key_formats_agree(golden):
-    """An official state dict, with prefixes and training leftovers, arrives at the same parameters as diffusers' keys."""
+    """Official keys, with prefixes and training leftovers, lead to the same parameters as those of diffusers."""
     keys, g = dit_keys(), golden("dit_v2w_2b_t4")
     dit = g.dit()
     assert {keys.name(key, "official") for key in g.weights} - {None} == set(dit.state_dict())

@@ -89,7 +89,7 @@ def test_caches_of_the_real_model():
         down, up = EncodeStep(VAEConfig()), DecodeStep(VAEConfig())
     encoder, decoder = cache_shapes(VAEConfig(), down), cache_shapes(VAEConfig(), up)
     assert (len(encoder), len(decoder)) == (24, 32)
-    elements = sum(channels * frames * scale * scale for channels, frames, scale in decoder)
+    elements = sum(channels * frames * scale * scale for frames, channels, scale in decoder)
     assert elements * 90 * 160 == 2_179_123_200  # known for 720 x 1280
 
 

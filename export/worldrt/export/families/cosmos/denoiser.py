@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from worldrt.export.families.cosmos.block import Block, Conditioning, Heads, modulate
 from worldrt.export.families.cosmos.dit import DiT, FinalLayer, Stem, for_batch
 from worldrt.export.families.cosmos.rope import RopeTables
+from worldrt.export.families.cosmos.tensors import cast
 from worldrt.export.families.cosmos.variants import CLEAN_SIGMA, PATCH
 
 
@@ -89,7 +90,7 @@ class BlockStep(nn.Module):
         """hidden, q, kv"""
         cond = Conditioning(emb, lora)
         _, _, gate = self.modulation(cond)
-        hidden = self.rest(hidden, unpack(q, kv), gate, text.to(hidden.dtype), cond)
+        hidden = self.rest(hidden, unpack(q, kv), gate, cast(text, hidden.dtype), cond)
         shift, scale, _ = self.next_modulation(cond)
         cos, sin = for_batch(RopeTables(rope_cos, rope_sin), hidden.shape[0])
         heads = self.next_projection(modulate(hidden, shift, scale), cos, sin)
@@ -120,7 +121,7 @@ class Head(nn.Module):
     ) -> Tensor:
         cond = Conditioning(emb, lora)
         _, _, gate = self.modulation(cond)
-        hidden = self.rest(hidden, unpack(q, kv), gate, text.to(hidden.dtype), cond)
+        hidden = self.rest(hidden, unpack(q, kv), gate, cast(text, hidden.dtype), cond)
         velocity = self.final(hidden, cond, x_BCTHW.shape[3] // PATCH, x_BCTHW.shape[4] // PATCH)
         return to_x0(velocity, x_BCTHW, timestep(level_BT, mask_BT), clean, mask_BT)
 
@@ -146,7 +147,7 @@ def precondition(
 def to_x0(velocity: Tensor, x_BCTHW: Tensor, t_BT: Tensor, clean: Tensor | None, mask_BT: Tensor | None) -> Tensor:
     """Clean latents from the velocity, in float32; known frames as they were given."""
     t = per_frame(t_BT)
-    x0 = x_BCTHW * (1 - t) - velocity.float() * t
+    x0 = x_BCTHW * (1 - t) - cast(velocity, torch.float32) * t
     return x0 if clean is None or mask_BT is None else torch.where(per_frame(mask_BT).bool(), clean, x0)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from worldrt.export.families.cosmos.block import EPS, Block, Conditioning, Modulation, modulate
 from worldrt.export.families.cosmos.rope import Rope, RopeDtype, RopeTables
+from worldrt.export.families.cosmos.tensors import cast
 from worldrt.export.families.cosmos.variants import PATCH, DiTConfig
 
 
@@ -32,8 +33,8 @@ class TimeEmbedding(nn.Module):
         dtype, half = weight.dtype, weight.shape[0] // 2
         index = torch.arange(half, dtype=torch.float32, device=timestep_BT.device)
         frequencies = torch.exp(index * (-math.log(10000.0) / half))
-        angles = timestep_BT.to(dtype).float().unsqueeze(-1) * frequencies
-        sinusoid = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+        angles = cast(cast(timestep_BT, dtype), torch.float32).unsqueeze(-1) * frequencies
+        sinusoid = cast(torch.cat([angles.cos(), angles.sin()], dim=-1), dtype)
         return Conditioning(self.norm(sinusoid), self.linear_2(F.silu(self.linear_1(sinusoid))))
 
 
@@ -61,11 +62,12 @@ class Stem(nn.Module):
         left out, and with it the last columns of the patch weight.
         """
         _, _, frames, rows, columns = x_BCTHW.shape
-        channels = [x_BCTHW.to(self.patch.weight.dtype)]
+        dtype = self.patch.weight.dtype
+        channels = [cast(x_BCTHW, dtype)]
         if mask_BT is not None:
-            channels.append(mask_BT[:, None, :, None, None].expand(-1, 1, -1, rows, columns).to(channels[0].dtype))
+            channels.append(cast(mask_BT, dtype)[:, None, :, None, None].expand(-1, 1, -1, rows, columns))
         if padding_mask is not None:
-            padding = F.interpolate(padding_mask.to(channels[0].dtype), size=(rows, columns), mode="nearest")
+            padding = F.interpolate(cast(padding_mask, dtype), size=(rows, columns), mode="nearest")
             channels.append(padding.unsqueeze(2).expand(-1, 1, frames, -1, -1))
         patches = patchify(torch.cat(channels, dim=1) if len(channels) > 1 else channels[0])
         tokens = F.linear(patches, self.patch.weight[:, : patches.shape[-1]])
@@ -113,7 +115,7 @@ class DiT(nn.Module):
     ) -> Tensor:
         """Flow velocity (B, C, T, H, W) in the compute dtype (that of the weights)."""
         hidden, cond, tables = self.stem(x_BCTHW, timestep_BT, position_T, mask_BT, padding_mask)
-        text = text_BNC.to(hidden.dtype)
+        text = cast(text_BNC, hidden.dtype)
         cos, sin = for_batch(tables, hidden.shape[0])
         for block in self.blocks:
             hidden = block(hidden, text, cond, cos, sin)

@@ -94,8 +94,8 @@ def _cache_specs(prefix: str, dtype: Dtype, shapes: list[tuple[int, int, int]]) 
         return axis if scale == 1 else f"{scale}*{axis}"
 
     return tuple(
-        TensorSpec(f"{prefix}{n:02}", dtype, ("batch", channels, frames, size(scale, "rows"), size(scale, "columns")))
-        for n, (channels, frames, scale) in enumerate(shapes)
+        TensorSpec(f"{prefix}{n:02}", dtype, ("batch", frames, channels, size(scale, "rows"), size(scale, "columns")))
+        for n, (frames, channels, scale) in enumerate(shapes)
     )
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from worldrt.export.families.cosmos.constants import constant
+from worldrt.export.families.cosmos.tensors import cast, constant
 
 RopeDtype = Literal["float32", "bfloat16"]
 BASE = 10000.0
@@ -51,7 +51,7 @@ class Rope:
     def angles(self, axis: int, position: Tensor) -> Tensor:
         """float32 (positions, axis_dim / 2) of axis 0 frames, 1 rows, 2 columns."""
         frequencies = constant(self.frequencies[axis], like=position)
-        angles = position.float().unsqueeze(1) * frequencies
+        angles = position.unsqueeze(1) * frequencies
         return angles.bfloat16().float() if self.dtype == "bfloat16" else angles
 
     def tables(self, position: Tensor, rows: int, columns: int) -> RopeTables:
@@ -81,5 +81,5 @@ def rotate(x_BHLE: Tensor, cos_BLF: Tensor, sin_BLF: Tensor) -> Tensor:
 
     Float32 inside, as the official kernel.
     """
-    turned: Tensor = torch.onnx.ops.rotary_embedding(x_BHLE.float(), cos_BLF, sin_BLF)
-    return turned.to(x_BHLE.dtype)
+    turned: Tensor = torch.onnx.ops.rotary_embedding(cast(x_BHLE, torch.float32), cos_BLF, sin_BLF)
+    return cast(turned, x_BHLE.dtype)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldrt.export.families.cosmos.block import split_heads
-from worldrt.export.families.cosmos.constants import constant
+from worldrt.export.families.cosmos.tensors import cast, constant
 from worldrt.export.families.cosmos.variants import T5Config
 
 EPS = 1e-6
@@ -69,11 +69,11 @@ class T5Encoder(nn.Module):
         """int64 ids and a float32 mask (1 = token, 0 = padding) to float32 (B, N, D), zero where the mask is 0."""
         x_BND = self.embedding(ids_BN)
         hidden = (1 - mask_BN)[:, None, None, :] * torch.finfo(x_BND.dtype).min
-        bias = self._bias(ids_BN).to(x_BND.dtype) + hidden.to(x_BND.dtype)
+        bias = self._bias(ids_BN) + cast(hidden, x_BND.dtype)
         for layer in self.layers:
             x_BND = layer(x_BND, bias)
         text: Tensor = self.norm_out(x_BND)
-        return text.float() * mask_BN.unsqueeze(-1)
+        return cast(text, torch.float32) * mask_BN.unsqueeze(-1)
 
     def _bias(self, ids_BN: Tensor) -> Tensor:
         """(1, H, N, N): the learned bias of the bucket of each distance from query to key."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldrt.export.families.cosmos.constants import constant
 from worldrt.export.families.cosmos.pixels import PixelFormat, to_pixels
+from worldrt.export.families.cosmos.tensors import cast, constant
 from worldrt.export.families.cosmos.vae_layers import (
     ChannelNorm,
     Downsample,
     Memory,
     MidAttention,
     ResidualBlock,
+    TimeConv,
     Upsample,
     causal,
 )
@@ -26,21 +27,21 @@ from worldrt.export.families.cosmos.variants import VAEConfig
 class Coder(nn.Module):
     """What encoder and decoder share: causal convolutions around a list of layers."""
 
-    def __init__(self, conv_in: nn.Conv3d, layers: list[nn.Module], norm_out: ChannelNorm, conv_out: nn.Conv3d) -> None:
+    def __init__(self, conv_in: TimeConv, layers: list[nn.Module], norm_out: ChannelNorm, conv_out: TimeConv) -> None:
         super().__init__()
         self.conv_in, self.layers = conv_in, nn.ModuleList(layers)
         self.norm_out, self.conv_out = norm_out, conv_out
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory) -> Tensor:
-        x_BCTHW = self.conv_in(memory.extend(x_BCTHW))
+    def forward(self, x_BTCHW: Tensor, memory: Memory) -> Tensor:
+        x_BTCHW = self.conv_in(memory.extend(x_BTCHW))
         for layer in self.layers:
-            x_BCTHW = layer(x_BCTHW, memory)
-        out: Tensor = self.conv_out(memory.extend(nn.functional.silu(self.norm_out(x_BCTHW))))
+            x_BTCHW = layer(x_BTCHW, memory)
+        out: Tensor = self.conv_out(memory.extend(nn.functional.silu(self.norm_out(x_BTCHW))))
         return out
 
 
 def encoder(config: VAEConfig) -> Coder:
-    """Pixels (B, 3, T, 8 h, 8 w) to mean and log-variance channels; layers: the stages going down, then the middle."""
+    """Frames (B, T, 3, 8 h, 8 w) to mean and log-variance channels; layers: the stages going down, then the middle."""
     widths = [config.base * m for m in config.multipliers]
     layers: list[nn.Module] = []
     channels = config.base
@@ -59,7 +60,7 @@ def encoder(config: VAEConfig) -> Coder:
 
 
 def decoder(config: VAEConfig) -> Coder:
-    """Latents (B, C, 1, h, w) to pixels; layers: the middle, then the stages going up."""
+    """Latents (B, 1, C, h, w) to frames; layers: the middle, then the stages going up."""
     widths = [config.base * m for m in reversed(config.multipliers)]
     layers: list[nn.Module] = []
     channels = widths[0]
@@ -89,13 +90,14 @@ class EncodeStep(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = encoder(config)
-        self.quant = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.quant = TimeConv(2 * config.latent_channels, 2 * config.latent_channels, (1, 1, 1))
 
     def forward(self, video_BCTHW: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, 1 or 4, 8 h, 8 w) to latent float32 (B, C, 1, h, w), then the new caches."""
         memory = Memory(caches or None)
-        moments = self.quant(self.encoder(video_BCTHW.to(self.quant.weight.dtype), memory))
-        latent = moments[:, : self.config.latent_channels].float()
+        frames = cast(video_BCTHW.transpose(1, 2), self.quant.weight.dtype)
+        moments = self.quant(self.encoder(frames, memory)).transpose(1, 2)
+        latent = cast(moments[:, : self.config.latent_channels], torch.float32)
         mean, std = _statistics(self.config, latent)
         return (latent - mean) / std, *memory.kept
 
@@ -106,15 +108,15 @@ class DecodeStep(nn.Module):
     def __init__(self, config: VAEConfig, pixel_format: PixelFormat | None = "rgb24") -> None:
         super().__init__()
         self.config, self.pixel_format = config, pixel_format
-        self.post_quant = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
+        self.post_quant = TimeConv(config.latent_channels, config.latent_channels, (1, 1, 1))
         self.decoder = decoder(config)
 
     def forward(self, latent_BCTHW: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         """(B, C, 1, h, w) to one frame, or four with caches; then the new caches."""
         memory = Memory(caches or None)
         mean, std = _statistics(self.config, latent_BCTHW)
-        latent = (latent_BCTHW * std + mean).to(self.post_quant.weight.dtype)
-        video = self.decoder(self.post_quant(latent), memory).float()
+        frames = cast((latent_BCTHW * std + mean).transpose(1, 2), self.post_quant.weight.dtype)
+        video = cast(self.decoder(self.post_quant(frames), memory).transpose(1, 2), torch.float32)
         return video if self.pixel_format is None else to_pixels(video, self.pixel_format), *memory.kept
 
 
@@ -125,7 +127,7 @@ def _statistics(config: VAEConfig, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cache_shapes(config: VAEConfig, step: nn.Module) -> list[tuple[int, int, int]]:
-    """Channels, frames, and rows per latent row of every cache of an `EncodeStep` or `DecodeStep`."""
+    """Frames, channels, and rows per latent row of every cache of an `EncodeStep` or `DecodeStep`."""
     weight = next(step.parameters())
     scale = 2 ** len(config.temporal)
     shape = (1, 3, 1, scale, scale) if isinstance(step, EncodeStep) else (1, config.latent_channels, 1, 1, 1)

@@ -1,9 +1,11 @@
 """Layers of the causal video VAE of Wan 2.1 (arXiv 2503.20314), for one step of a stream.
 
 A step is one latent frame. A causal convolution over time needs the frames before: two for kernels of three, which the
-step takes from the last one and hands on to the next. Before the first frame there are zeros.
+step takes from the last one and hands on to the next. Before the first frame there is nothing (zeros).
 
-Shape letters: B batch, C channels, T frames of this step, H rows, W columns.
+Convolutions over time are computed as 2-D ones over stacked frames, which is several times faster on a CPU.
+
+Shape letters: B batch, T frames of this step, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from worldrt.export.families.cosmos.tensors import cast, constant
 
 PAST = 2
 """Frames that a temporal kernel of three looks back."""
@@ -29,13 +33,13 @@ class Memory:
         self.kept: list[Tensor] = []
         self._past = iter(past or ())
 
-    def extend(self, x_BCTHW: Tensor, frames: int = PAST) -> Tensor:
-        """`x` with the `frames` before it in front; keeps its last frames."""
+    def extend(self, x_BTCHW: Tensor, frames: int = PAST) -> Tensor:
+        """`x` with the `frames` before it in front, where there are any; leaves the last `frames` for the next step."""
         if self.first:
-            extended = F.pad(x_BCTHW, (0, 0, 0, 0, frames, 0))
-        else:
-            extended = torch.cat([next(self._past), x_BCTHW], dim=2)
-        self.keep(extended[:, :, -frames:])
+            self.keep(F.pad(x_BTCHW, (0, 0, 0, 0, 0, 0, frames - x_BTCHW.shape[1], 0)))
+            return x_BTCHW
+        extended = torch.cat([next(self._past), x_BTCHW], dim=1)
+        self.keep(extended[:, -frames:])
         return extended
 
     def keep(self, frames: Tensor) -> None:
@@ -43,8 +47,42 @@ class Memory:
         self.kept.append(frames)
 
 
+class TimeConv(nn.Conv3d):
+    """A convolution over time, rows and columns of frames (B, T, C, H, W), without padding in time.
+
+    Fewer frames than the kernel is deep give one frame: the ones missing in front are zeros, and their part of the
+    kernel falls away.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int, int], stride: int = 1) -> None:
+        super().__init__(channels_in, channels_out, kernel, stride=(stride, 1, 1))
+        self.margin = kernel[1] // 2
+
+    def forward(self, x_BTCHW: Tensor) -> Tensor:
+        depth, stride = min(self.kernel_size[0], x_BTCHW.shape[1]), self.stride[0]
+        steps = (x_BTCHW.shape[1] - depth) // stride + 1
+        kernel = self.weight if depth == self.kernel_size[0] else self.weight[:, :, -depth:]
+        if depth > 1:
+            window = [stride * step + k for step in range(steps) for k in range(depth)]
+            x_BTCHW = x_BTCHW.index_select(1, constant(window, x_BTCHW, torch.int64))
+            kernel = kernel.transpose(1, 2)
+        batch, _, channels, rows, columns = x_BTCHW.shape
+        stacked = x_BTCHW.reshape(batch * steps, depth * channels, rows, columns)
+        return F.conv2d(stacked, kernel.flatten(1, 2), self.bias, padding=self.margin).view(
+            batch, steps, self.out_channels, rows, columns
+        )
+
+
+class FrameConv(nn.Conv2d):
+    """A convolution over rows and columns of every frame (B, T, C, H, W)."""
+
+    def forward(self, x_BTCHW: Tensor) -> Tensor:
+        flat: Tensor = super().forward(x_BTCHW.flatten(0, 1))
+        return flat.view(*x_BTCHW.shape[:2], *flat.shape[1:])
+
+
 class ChannelNorm(nn.Module):
-    """Every pixel's channel vector to the length sqrt(C), times gamma; lengths in float32."""
+    """Every pixel's channel vector to the length sqrt(C), times gamma; lengths in float32. Channels are axis -3."""
 
     def __init__(self, channels: int, axes: int = 3) -> None:
         super().__init__()
@@ -52,10 +90,10 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * axes))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        length: Tensor = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1e-12)
-        gain: Tensor = self.gamma * self.scale
-        return (wide / length).to(x.dtype) * gain
+        wide = cast(x, torch.float32)
+        length: Tensor = torch.linalg.vector_norm(wide, dim=-3, keepdim=True).clamp_min(1e-12)
+        gain: Tensor = (self.gamma * self.scale).view(-1, 1, 1)
+        return cast(wide / length, x.dtype) * gain
 
 
 class ResidualBlock(nn.Module):
@@ -65,12 +103,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(channels_in), ChannelNorm(channels_out)
         self.conv1, self.conv2 = causal(channels_in, channels_out), causal(channels_out, channels_out)
-        self.shortcut = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.shortcut = TimeConv(channels_in, channels_out, (1, 1, 1)) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory) -> Tensor:
-        h = self.conv1(memory.extend(F.silu(self.norm1(x_BCTHW))))
+    def forward(self, x_BTCHW: Tensor, memory: Memory) -> Tensor:
+        h = self.conv1(memory.extend(F.silu(self.norm1(x_BTCHW))))
         h = self.conv2(memory.extend(F.silu(self.norm2(h))))
-        out: Tensor = h + self.shortcut(x_BCTHW)
+        out: Tensor = h + self.shortcut(x_BTCHW)
         return out
 
 
@@ -83,14 +121,14 @@ class MidAttention(nn.Module):
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x_BCTHW: Tensor, _: Memory) -> Tensor:
+    def forward(self, x_BTCHW: Tensor, _: Memory) -> Tensor:
         """T is 1: in the middle of the network a step is one frame."""
-        frame = x_BCTHW.squeeze(2)
+        frame = x_BTCHW.squeeze(1)
         q, k, v = self.to_qkv(self.norm(frame)).flatten(2).chunk(3, dim=1)
         scores = (q * q.shape[1] ** -0.5).transpose(1, 2) @ k
-        weights = scores.float().softmax(dim=-1).to(v.dtype)
+        weights = cast(cast(scores, torch.float32).softmax(dim=-1), v.dtype)
         attended: Tensor = self.proj((v @ weights.transpose(1, 2)).view_as(frame))
-        return x_BCTHW + attended.unsqueeze(2)
+        return x_BTCHW + attended.unsqueeze(1)
 
 
 class Downsample(nn.Module):
@@ -98,17 +136,15 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, temporal: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-        self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
+        self.conv = FrameConv(channels, channels, 3, stride=2)
+        self.time_conv = TimeConv(channels, channels, (3, 1, 1), stride=2) if temporal else None
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory) -> Tensor:
-        x_BCTHW = frame_wise(self.conv, F.pad(x_BCTHW, (0, 1, 0, 1)))
+    def forward(self, x_BTCHW: Tensor, memory: Memory) -> Tensor:
+        x_BTCHW = self.conv(F.pad(x_BTCHW, (0, 1, 0, 1)))
         if self.time_conv is None:
-            return x_BCTHW
-        if memory.first:
-            memory.keep(x_BCTHW)
-            return x_BCTHW
-        halved: Tensor = self.time_conv(memory.extend(x_BCTHW, frames=1))
+            return x_BTCHW
+        x_BTCHW = memory.extend(x_BTCHW, frames=1)
+        halved: Tensor = x_BTCHW if memory.first else self.time_conv(x_BTCHW)
         return halved
 
 
@@ -117,24 +153,22 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, temporal: bool) -> None:
         super().__init__()
-        self.time_conv = nn.Conv3d(channels, 2 * channels, (3, 1, 1)) if temporal else None
-        self.conv = nn.Conv2d(channels, channels // 2, 3, padding=1)
+        self.time_conv = TimeConv(channels, 2 * channels, (3, 1, 1)) if temporal else None
+        self.conv = FrameConv(channels, channels // 2, 3, padding=1)
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x_BTCHW: Tensor, memory: Memory) -> Tensor:
         if self.time_conv is not None and memory.first:
-            memory.keep(torch.zeros_like(x_BCTHW).expand(-1, -1, PAST, -1, -1))
+            memory.keep(torch.zeros_like(x_BTCHW).expand(-1, PAST, -1, -1, -1))
         elif self.time_conv is not None:
-            pairs = torch.unflatten(self.time_conv(memory.extend(x_BCTHW)), 1, (2, -1))
-            x_BCTHW = pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
-        return frame_wise(self.conv, F.interpolate(x_BCTHW, scale_factor=(1.0, 2.0, 2.0), mode="nearest"))
+            # its channels are those of two frames, one after the other
+            pairs = torch.unflatten(self.time_conv(memory.extend(x_BTCHW)), 2, (2, -1))
+            x_BTCHW = pairs.flatten(1, 2)
+        batch, frames, channels, rows, columns = x_BTCHW.shape
+        larger = F.interpolate(x_BTCHW.flatten(0, 1), scale_factor=2.0, mode="nearest")
+        out: Tensor = self.conv(larger.view(batch, frames, channels, 2 * rows, 2 * columns))
+        return out
 
 
-def causal(channels_in: int, channels_out: int) -> nn.Conv3d:
-    """A 3x3x3 convolution that pads rows and columns; `Memory.extend` supplies the frames before."""
-    return nn.Conv3d(channels_in, channels_out, 3, padding=(0, 1, 1))
-
-
-def frame_wise(conv: nn.Conv2d, x_BCTHW: Tensor) -> Tensor:
-    """A 2-D convolution on every frame, as a 3-D one of depth 1: no reshaping of the video."""
-    stride, padding = (1, *conv.stride), (0, *(int(p) for p in conv.padding))
-    return F.conv3d(x_BCTHW, conv.weight.unsqueeze(2), conv.bias, stride=stride, padding=padding)
+def causal(channels_in: int, channels_out: int) -> TimeConv:
+    """A 3x3x3 convolution; `Memory.extend` supplies the frames before."""
+    return TimeConv(channels_in, channels_out, (3, 3, 3))

@@ -1,4 +1,4 @@
-"""Numbers that a graph carries in itself, as opposed to weights of the checkpoint."""
+"""Two small things that traced modules need."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def constant(values: Sequence[float] | Sequence[int], like: Tensor, dtype: torch
     Made on the CPU on purpose: in a module that is traced on the meta device these must be the only real numbers.
     """
     return torch.tensor(values, dtype=dtype, device="cpu").to(like.device)
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in `dtype`; nothing at all, not even a node of the graph, where it has it already."""
+    return x if x.dtype == dtype else x.to(dtype)
