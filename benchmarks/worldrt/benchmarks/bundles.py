@@ -1,4 +1,4 @@
-"""Bundles to measure with, exported on the spot."""
+"""Bundles to measure with, made on the spot."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 from worldrt.benchmarks.export import run_cli
 
 
-def nano(scratch: Path, progress: Callable[[str], None], quantize: str | None = None, like: Path | None = None) -> Path:
-    """Export nano, in a process of its own, into `scratch`; with `like`, from the weights of that bundle."""
-    folder = scratch / f"nano{'-' + quantize if quantize else ''}"
-    arguments = ["--model", "nano", "--output", str(folder)]
-    if like is not None:
-        from worldrt.engine.bundle import read_manifest
-
-        arguments += ["--checkpoint", read_manifest(like).weights.root]
-    if quantize:
-        arguments += ["--quantize", quantize]
-    progress(f"export: trt-export {' '.join(arguments)}")
-    run_cli("export", arguments)
+def nano(scratch: Path, progress: Callable[[str], None]) -> Path:
+    """Export nano, in a process of its own, into `scratch`. Raises `BackendError` where that fails."""
+    folder = scratch / "nano"
+    progress("export nano")
+    run_cli("export", ["--model", "nano", "--no-verify", "--output", str(folder)])
     return folder
+
+
+def int8(bundle: Path, scratch: Path, progress: Callable[[str], None]) -> Path:
+    """The same bundle with quantised denoisers."""
+    from worldrt.export.quantize import quantize_bundle
+
+    progress("quantise")
+    quantize_bundle(bundle, scratch / "int8")
+    return scratch / "int8"

@@ -32,7 +32,7 @@ def build_parser() -> cli.Parser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=cli.Parser)
     cpu = _verb(verbs, "cpu", _cpu, 5, "text to video against diffusers: same weights, interleaved rounds")
     cpu.add_argument("--bundle", type=Path, help="of a diffusers-style checkpoint (default: nano is exported)")
-    cpu.add_argument("--int8_bundle", type=Path, help="of the same checkpoint, quantised (default: nano is exported)")
+    cpu.add_argument("--int8_bundle", type=Path, help="of the same checkpoint, quantised (default: made from --bundle)")
     cpu.add_argument("--contenders", nargs="+", metavar="NAME", default=["worldrt", "int8", "diffusers"],
                      help="of worldrt, int8, torch, diffusers (default: all but torch)")  # fmt: skip
     cpu.add_argument("--steps", type=int, default=10, help="steps of each sampling (default %(default)s)")
@@ -93,7 +93,7 @@ def _cpu(args: Namespace, scratch: Path) -> Made:
     bundle = args.bundle or bundles.nano(scratch, say(args))
     int8 = args.int8_bundle
     if int8 is None and "int8" in args.contenders:
-        int8 = bundles.nano(scratch, say(args), quantize="int8", like=bundle)
+        int8 = bundles.int8(bundle, scratch, say(args))
     plan = cpu.Plan(bundle, int8, tuple(args.contenders), args.steps, args.rounds, args.threads, args.num_frames)
     outcome = cpu.run(plan, scratch, say(args))
     settings = {"threads": args.threads} | asdict(outcome.workload)

@@ -16,7 +16,7 @@ from worldrt.engine.errors import BackendError
 
 Samples = dict[str, list[float]]
 MIB = 2**20
-CALL = "import sys; from worldrt.export.{module} import main; raise SystemExit(main(sys.argv[1:]))"
+CALL = "import sys; from worldrt.{module}.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import numpy as np
 import onnx_ir as ir
 
 from worldrt.engine.bundle import (
-    Component,
     Denoiser,
     Graph,
+    Manifest,
     Text,
     Vae,
     Weight,
