@@ -150,7 +150,8 @@ class Generator:
             facts = sidecar.describe(
                 self.task, job.request, settings, self.models.bundles, self.models.execution, observer.timings
             )
-            facts["input"] = {"path": str(job.input_path), "frames": job.given_frames} if job.input_path else None
+            given = job.input_path and {"path": str(job.input_path.absolute()), "frames": job.given_frames}
+            facts["input"] = given
             part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return Result(job.place, note, video, observer.timings)
 

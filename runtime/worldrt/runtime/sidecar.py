@@ -53,8 +53,8 @@ def _identity(bundle: Bundle) -> dict[str, Any]:
     manifest = bundle.manifest
     components = manifest.components().items()
     return {
-        "folder": str(bundle.folder),
-        "weight_root": str(bundle.weight_root),
+        "folder": str(bundle.folder.absolute()),
+        "weight_root": str(bundle.weight_root.absolute()),
         "family": manifest.family,
         "variant": manifest.variant,
         "graphs": {f"{n}/{g}": graph.sha256 for n, part in components for g, graph in part.graphs.items()},
