@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,7 @@ def build_parser() -> Parser:
         "--torch_program", action=argparse.BooleanOptionalAction, help="save torch programs; default: small models"
     )
     then.add_argument("--full_hash", action="store_true", help="also hash the weight files whole")
+    then.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="graphs made side by side")
     then.add_argument("--json", action="store_true", help="print the report as JSON")
     return p
 
@@ -112,13 +114,14 @@ def _main(argv: Sequence[str] | None) -> int:
         report = exporter.export_bundle(
             options,
             args.output or _default_output(args.model, args.task),
-            checkpoint_root=args.checkpoint,
+            checkpoint=args.checkpoint,
             dit_path=args.dit_path,
             convert_to=args.convert_to,
             verified=args.verify,
             torch_program=args.torch_program,
             full_hash=args.full_hash,
             overwrite=args.overwrite,
+            workers=args.jobs,
             progress=progress,
         )
     print(json.dumps(_as_json(report), indent=1)) if args.json else _print(report)
@@ -168,7 +171,6 @@ def _as_json(report: Report) -> dict[str, Any]:
     return {
         "output": str(report.output),
         "seconds": round(report.seconds, 3),
-        "cpu_seconds": round(report.cpu_seconds, 3),
         "peak_rss_bytes": report.peak_rss_bytes,
         "bytes_written": report.bytes_written,
         "notes": report.notes,

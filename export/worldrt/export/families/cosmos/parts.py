@@ -9,6 +9,7 @@ from worldrt.engine.errors import InputError
 from worldrt.export.checkpoint import Probe, Wanted
 from worldrt.export.families.cosmos.graphs import denoiser_graphs, text_graphs, vae_graphs
 from worldrt.export.families.cosmos.nano import make_checkpoint
+from worldrt.export.families.cosmos.segments import segments
 from worldrt.export.families.cosmos.variants import VAE_SCALE, Variant, variants
 from worldrt.export.families.cosmos.weights import KeyMap, dit_keys, text_keys, vae_keys
 from worldrt.export.plan import Built, File, Model, Options, Part
@@ -81,6 +82,9 @@ def _denoiser(v: Variant, options: Options) -> Part:
         ),
         describe,
         task=True,
+        segments=lambda source, form, dtype: (
+            segments(v.dit, dtype, cast(Any, options.rope_dtype), source) if form == "whole" else []
+        ),
         instances={"block": v.dit.blocks - 1},
     )
 

@@ -1,0 +1,133 @@
+"""One graph, traced and written; and many of them, in worker processes where that helps."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from worldrt.engine.bundle import Graph, file_sha256
+from worldrt.engine.safetensors import SafetensorsFile
+from worldrt.export import program, trace, weights
+from worldrt.export.check import check_graph
+from worldrt.export.checkpoint import Found
+from worldrt.export.choose import Place, model_of
+from worldrt.export.graphs import GraphSource
+from worldrt.export.link import link
+from worldrt.export.memory import peak_rss_bytes
+from worldrt.export.plan import Form, Options, Part
+
+
+@dataclass(frozen=True)
+class Job:
+    """One graph to make, in words that travel to another process."""
+
+    family: str
+    options: Options
+    part: str
+    form: Form
+    precision: str
+    files: tuple[Path, ...]
+    key_format: str
+    prefix: str
+    graph: str
+    folder: Path
+    root: Path
+    save_program: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}/{self.graph}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A graph that is made, and the most memory its process ever held."""
+
+    job: Job
+    graph: Graph
+    peak_rss_bytes: int | None
+
+
+def jobs_of(place: Place, family: str, options: Options, folder: Path, root: Path, save_program: bool) -> list[Job]:
+    """A job for every graph of a part."""
+    found = place.found
+    files = tuple(file.path for file in found.files)
+    common = (family, options, place.part.name, place.form, place.precision, files, found.key_format, found.prefix)
+    return [Job(*common, source.name, folder, root, save_program) for source in place.sources()]
+
+
+def run_job(job: Job) -> Done:
+    """Trace, write and check one graph. Raises `CheckpointError` where weights do not fit."""
+    part = next(part for part in model_of(job.family, job.options).parts if part.name == job.part)
+    opened = tuple(SafetensorsFile.open(file) for file in job.files)
+    place = Place(part, Found(opened, job.key_format, job.prefix), job.form, job.precision)
+    source = next(source for source in place.sources() if source.name == job.graph)
+    store = place.found.store(job.root)
+    file = f"{job.name}.onnx"
+    weights_as = "inputs" if job.form == "block" else "external"
+
+    model, saved = _model(job, part, source)
+    used = weights.used_weights(model, source, store, part.instances.get(source.name, 1))
+    weights.bind(model, used, store, weights_as)
+    ir.save(model, job.folder / file)
+    check_graph(job.folder / file, job.root)
+    graph = weights.described(file, file_sha256(job.folder / file), source, used, weights_as)
+    return Done(job, replace(graph, program=saved), peak_rss_bytes())
+
+
+def _model(job: Job, part: Part, source: GraphSource) -> tuple[ir.Model, str | None]:
+    """The ONNX graph, and the saved torch program if there is to be one."""
+    segments = part.segments(source, job.form, job.precision)
+    traced = trace.trace(source) if job.save_program or not segments else None
+    model = link(source, segments) if segments or traced is None else trace.to_onnx(traced, source)
+    if traced is None or not job.save_program:
+        return model, None
+    program.save(traced, job.folder / f"{job.name}.pt2")
+    return model, f"{job.name}.pt2"
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, started: Callable[[str], None]) -> list[Done]:
+    """Run all, in this process or (`workers` > 1) in others; the results are in the order of the jobs.
+
+    `started` is called with the name of a graph when it is begun, or with workers when it is made.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        return [_announced(job, started) for job in jobs]
+    # a clean server process that has the imports forks the workers: no threads, and most memory is shared
+    context = multiprocessing.get_context("forkserver" if _has_forkserver() else "spawn")
+    if _has_forkserver():
+        context.set_forkserver_preload([__name__])
+    with _children_end(), ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        futures = {pool.submit(run_job, job): job for job in jobs}
+        for future in as_completed(futures):
+            future.result()
+            started(futures[future].name)
+    results = {job.name: future.result() for future, job in futures.items()}
+    return [results[job.name] for job in jobs]
+
+
+def _announced(job: Job, started: Callable[[str], None]) -> Done:
+    started(job.name)
+    return run_job(job)
+
+
+def _has_forkserver() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+@contextmanager
+def _children_end() -> Iterator[None]:
+    """On an error or an interruption, end the workers at once instead of waiting for what they do."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise

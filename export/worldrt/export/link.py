@@ -1,0 +1,78 @@
+"""A deep network as one graph, from segments that are traced once and repeated: time that does not grow with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from worldrt.engine.tensors import TensorSpec
+from worldrt.export import trace
+from worldrt.export.graphs import GraphSource
+from worldrt.export.passes import interface, light
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Part of a whole network, `repeat` times in a row.
+
+    It takes its inputs by name from the inputs of the whole and from what segments before it gave; an output replaces
+    what had its name. The `weights` of its source are names of the whole's parameters; `{i}` in them counts repeats.
+    """
+
+    source: GraphSource
+    repeat: int = 1
+
+
+def link(whole: GraphSource, segments: Sequence[Segment]) -> ir.Model:
+    """The graph of `whole`, as `trace.to_onnx` would give it from its module."""
+    inputs = [_value(spec) for spec in whole.inputs]
+    known = {value.name or "": value for value in inputs}
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": trace.OPSET}, name=whole.name)
+    for segment in segments:
+        source = trace.distinct(segment.source)
+        part = trace.to_onnx(trace.trace(source), source).graph
+        for i in range(segment.repeat):
+            known |= _append(graph, part.clone(), segment.source, i, known)
+    for spec in whole.outputs:
+        known[spec.name].name = spec.name
+        graph.outputs.append(known[spec.name])
+    model = ir.Model(graph, ir_version=10)
+    light(model)
+    interface.set_shapes(model, whole)
+    return model
+
+
+def _append(
+    graph: ir.Graph, part: ir.Graph, source: GraphSource, index: int, known: dict[str, ir.Value]
+) -> dict[str, ir.Value]:
+    """Move a copy of a traced segment into the graph; its outputs by name."""
+    prefix = f"{source.name}.{index}."
+    for value in list(part.inputs):
+        part.inputs.remove(value)
+        name = value.name or ""
+        if name in source.weights:
+            value.name = source.weights[name].replace("{i}", str(index))
+            graph.inputs.append(value)
+        else:
+            ir.convenience.replace_all_uses_with(value, known[name])
+    for initializer in list(part.initializers.values()):
+        part.initializers.pop(initializer.name or "")
+        initializer.name = f"{prefix}{initializer.name}"
+        graph.register_initializer(initializer)
+    results = list(part.outputs)
+    part.outputs.clear()
+    nodes = list(part)
+    part.remove(nodes)
+    for node in nodes:
+        node.name = f"{prefix}{node.name}"
+        for value in node.outputs:
+            value.name = f"{prefix}{value.name}"
+    graph.extend(nodes)
+    return {spec.name: value for spec, value in zip(source.outputs, results, strict=True)}
+
+
+def _value(spec: TensorSpec) -> ir.Value:
+    dtype = ir.DataType[interface.ONNX_TYPES[spec.dtype]]
+    return ir.Value(name=spec.name, type=ir.TensorType(dtype), shape=ir.Shape(interface.plain_shape(spec.shape)))
