@@ -136,7 +136,6 @@ BAD = [
     ("trt-export --model 14B", ["--model_size", "14B"]),
     ("one device", ["--num_gpus", "2"]),
     ("trt-export --load_ema", ["--load_ema"]),
-    ("CUDA graphs", ["--use-cuda-graphs"]),
     ("is not a bundle", ["--dit_path", "model.pt"]),
     ("distilled", ["--distill_steps", "4"]),
     ("weight file is missing", ["--checkpoint", "."]),
@@ -240,3 +239,8 @@ def test_doctor(capsys):
 def test_help_names_every_task(capsys):
     text = build_parser().format_help()
     assert all(name in text for name in ("text2world", "text2image", "video2world", "inspect", "doctor"))
+
+
+def test_a_flag_without_effect_says_so(here, capsys):
+    assert run("text2world", *SMALL, "--backend", "null", "--save_path", "null:", "--use-cuda-graphs") == 0
+    assert "--use_cuda_graphs has no effect" in capsys.readouterr().err

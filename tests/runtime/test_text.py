@@ -40,7 +40,7 @@ def test_rows_and_zeros(encoder, nano):
     with torch.no_grad():
         expected = reference(input_ids=padded, attention_mask=mask).last_hidden_state[0, : len(ids)].numpy()
     rows = encoder.encode(PROMPTS[0])
-    assert rows.shape == (128, 128) and rows.dtype == np.float32
+    assert rows.shape == (512, 128) and rows.dtype == np.float32
     assert np.abs(rows[: len(ids)] - expected).max() <= 1e-5 * np.abs(expected).max()
     assert not rows[len(ids) :].any() and np.abs(rows[len(ids) - 1]).max() > 0
 
@@ -54,7 +54,7 @@ def test_the_same_text_is_encoded_once(encoder, monkeypatch):
 
 
 def test_too_long(encoder):
-    with pytest.raises(InputError, match=r"10000 words.*reads 128"):
+    with pytest.raises(InputError, match=r"10000 words.*reads 512"):
         encoder.encode("word " * 10000)
 
 

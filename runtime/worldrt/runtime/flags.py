@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,23 +87,25 @@ def _official(parser: Parser) -> None:
         group.add_argument(flag, default="", metavar="DIR", help="a bundle of post-trained weights")
     for flag in ("disable_guardrail", "offload_guardrail", "disable_prompt_refiner", "offload_prompt_refiner"):
         group.add_argument(f"--{flag}", action="store_true", help="accepted; there is none in this version")
+    group.add_argument("--use_cuda_graphs", action="store_true", help="accepted; no graph is captured in this version")
     group.add_argument("--num_gpus", type=int, default=1, help="1 in this version")
     group.add_argument("--distill_steps", type=int, default=0, help="0 in this version")
-    for flag in ("load_ema", "downcast_text_encoder", "use_cuda_graphs", "natten", "use_fast_tokenizer"):
+    for flag in ("load_ema", "downcast_text_encoder", "natten", "use_fast_tokenizer"):
         group.add_argument(f"--{flag}", action="store_true", help="not here; says what to do instead")
 
 
 _ELSEWHERE = {
     "load_ema": "EMA weights are chosen when exporting: trt-export --load_ema",
     "downcast_text_encoder": "precision is chosen when exporting; export a bundle with the precision that you want",
-    "use_cuda_graphs": "this version has no CUDA graphs; leave the flag out",
     "natten": "this version has no sparse attention; leave the flag out and use the dense checkpoint",
     "use_fast_tokenizer": "this version has no such image tokenizer; leave the flag out",
 }
 
 
 def check_official(args: argparse.Namespace) -> None:
-    """Raises `InputError` for a flag that asks for what this version does not have."""
+    """Raises `InputError` for a flag that asks for what this version does not have; warns of one without effect."""
+    if args.use_cuda_graphs:
+        print("warning: --use_cuda_graphs has no effect; this version captures no graphs", file=sys.stderr)
     for flag, instead in _ELSEWHERE.items():
         if getattr(args, flag):
             raise InputError(f"--{flag}: {instead}")

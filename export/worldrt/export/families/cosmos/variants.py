@@ -231,7 +231,7 @@ def _nano() -> list[Variant]:
         latent_frames={16: 1, 10: 1},
         guidance=4.0,
         vae=VAEConfig(base=8),
-        t5=T5Config(layers=2, width=128, heads=4, head_dim=32, feed_forward=512, vocabulary=1024, tokens=128),
+        t5=T5Config(layers=2, width=128, heads=4, head_dim=32, feed_forward=512, vocabulary=1024),
     )
     video = replace(
         image,
