@@ -84,7 +84,7 @@ def build_parser() -> Parser:
         "--torch_program", action=argparse.BooleanOptionalAction, help="save torch programs; default: small models"
     )
     then.add_argument("--full_hash", action="store_true", help="also hash the weight files whole")
-    then.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="graphs made side by side")
+    then.add_argument("--jobs", type=int, default=_jobs(), help="graphs made side by side")
     then.add_argument("--json", action="store_true", help="print the report as JSON")
     return p
 
@@ -93,6 +93,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     if args.dit_path is not None and args.task == "all":
         raise InputError("--dit_path: say of which task the file is: --task text2image or --task video2world")
+    os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # shapes are symbols; its default forgets most of them
     # torch takes seconds to import; --help and wrong flags do not wait for it
     exporter = importlib.import_module("worldrt.export.run")
     plan = importlib.import_module("worldrt.export.plan")
@@ -126,6 +127,11 @@ def _main(argv: Sequence[str] | None) -> int:
         )
     print(json.dumps(_as_json(report), indent=1)) if args.json else _print(report)
     return 0 if all(row.passed for row in report.verified) else 1
+
+
+def _jobs() -> int:
+    """One for every two CPUs, which are often the two threads of one core."""
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
 def _default_output(model: str, task: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import math
@@ -51,14 +52,13 @@ def trace(source: GraphSource) -> ExportedProgram:
     dims = {name: Dim(name) for name in axis_names(source.inputs)}
     bound = inspect.signature(source.module.forward).bind(*source.inputs).arguments
     shapes = {name: _dynamic(value, dims) for name, value in bound.items()}
-    # The cache of fake results costs more than it saves where shapes are symbols.
-    with _quiet(), torch.no_grad(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+    with _tracing():
         return torch.export.export(source.module.eval(), examples, dynamic_shapes=shapes, strict=False)
 
 
 def to_onnx(program: ExportedProgram, source: GraphSource) -> ir.Model:
     """A traced program as an ONNX graph; see `export_onnx`."""
-    with _quiet(), torch.no_grad(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+    with _tracing():
         exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
     assert exported is not None
     model: ir.Model = exported.model
@@ -104,13 +104,19 @@ def _dim(entry: str, dims: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters talk a lot; what goes wrong raises."""
-    before = logging.root.manager.disable
+def _tracing() -> Iterator[None]:
+    """Silent, for exporters talk a lot and what goes wrong raises; and without what only costs time.
+
+    That is the cache of fake results, where shapes are symbols, and collecting garbage, where nearly all is kept.
+    """
+    level, collects = logging.root.manager.disable, gc.isenabled()
     logging.disable(logging.WARNING)
+    gc.disable()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.no_grad(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(level)
+        if collects:
+            gc.enable()
