@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from worldrt.benchmarks.export import run_cli
+from worldrt.benchmarks.processes import run_cli
 
 
 def nano(scratch: Path, progress: Callable[[str], None]) -> Path:

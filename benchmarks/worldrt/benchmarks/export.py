@@ -1,54 +1,22 @@
-"""`trt-bench export`: what an export costs. Every export is a process of its own."""
+"""`trt-bench export`: what an export costs, all its processes together."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worldrt.benchmarks.fabricate import make_nano, sparse_transformer
+from worldrt.benchmarks.processes import run_cli
 from worldrt.benchmarks.results import Table
-from worldrt.engine.errors import BackendError
 
 Samples = dict[str, list[float]]
 MIB = 2**20
 NOTES = (
-    "nano: all components. Others: the video2world transformer in bfloat16, from sparse files of the real shape. "
+    "nano: all components. Others: the video2world transformer in bfloat16, from sparse files of the true shape. "
     "Nothing is verified and no torch program is saved. written_MiB leaves weights out, as the export does.",
+    "peak_MiB is of all processes at once, looked at every 0.1 s; pages that several share count once.",
 )
-CALL = "import sys; from worldrt.{module}.cli import main; sys.exit(main(sys.argv[1:]))"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of a finished process."""
-
-    wall_s: float
-    cpu_s: float
-    peak_bytes: int
-
-
-def run_cli(module: str, arguments: Sequence[str]) -> Cost:
-    """Run a command line of worldrt in a process of its own. Raises `BackendError` with its last line if it fails."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CALL.format(module=module), *arguments], stdout=said, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
-            raise BackendError(f"{' '.join(arguments)}: {lines[-1] if lines else 'failed without a word'}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
 
 def written_bytes(folder: Path) -> int:
@@ -81,12 +49,17 @@ def run(
     return [Table("Exports, one process each; the fastest round", columns, tuple(rows), NOTES)], samples
 
 
-def _source(model: str, scratch: Path) -> list[str]:
+def _source(size: str, scratch: Path) -> list[str]:
     """The arguments that say what is exported; makes the checkpoint."""
-    if model == "nano":
-        root = scratch / "nano-checkpoint"
-        make_nano(root)
+    from worldrt.export.fabricate import fabricate
+    from worldrt.export.families.cosmos.nano import make_checkpoint
+    from worldrt.export.families.cosmos.parts import model
+    from worldrt.export.plan import Options
+
+    root = scratch / f"{size}-checkpoint"
+    if size == "nano":
+        make_checkpoint(root)
         return ["--model", "nano", "--checkpoint", str(root), "--no-verify", "--no-torch_program"]
-    root = scratch / f"{model}-checkpoint"
-    sparse_transformer(root / "transformer", model)
-    return ["--model", model, "--task", "video2world", "--components", "video2world", "--checkpoint", str(root)]
+    whole = model(Options(size, task="video2world"))
+    fabricate(replace(whole, parts=tuple(part for part in whole.parts if part.task)), root)
+    return ["--model", size, "--task", "video2world", "--components", "video2world", "--checkpoint", str(root)]

@@ -20,7 +20,8 @@ class Summary:
 
 def summarize(samples: Sequence[float]) -> Summary:
     """Raises `ValueError` where there is no sample."""
-    return Summary(len(samples), min(samples), quantile(samples, 0.5), quantile(samples, 0.9), max(samples))
+    median = quantile(samples, 0.5)
+    return Summary(len(samples), min(samples), median, quantile(samples, 0.9), max(samples))
 
 
 def quantile(samples: Sequence[float], fraction: float) -> float:
