@@ -67,7 +67,7 @@ def _write_shards(folder: Path, shapes: Mapping[str, Shape], dtype: str, shard_b
     if len(shards) == 1:
         write_sparse(folder / f"{stem}.safetensors", shards[0], dtype)
         return
-    index = {}
+    index: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
         write_sparse(folder / name, shard, dtype)

@@ -18,7 +18,7 @@ from worldrt.export.check import check_graph
 from worldrt.export.checkpoint import Found
 from worldrt.export.choose import Place, model_of
 from worldrt.export.graphs import GraphSource
-from worldrt.export.link import link
+from worldrt.export.link import Traced, link
 from worldrt.export.memory import peak_rss_bytes
 from worldrt.export.plan import Form, Options, Part
 
@@ -62,8 +62,11 @@ def jobs_of(place: Place, family: str, options: Options, folder: Path, root: Pat
     return [Job(*common, source.name, folder, root, save_program) for source in place.sources()]
 
 
-def run_job(job: Job) -> Done:
-    """Trace, write and check one graph. Raises `CheckpointError` where weights do not fit."""
+def run_job(job: Job, traced: Traced | None = None) -> Done:
+    """Trace, write and check one graph. Raises `CheckpointError` where weights do not fit.
+
+    Segments of deep graphs are taken from and added to `traced`.
+    """
     part = next(part for part in model_of(job.family, job.options).parts if part.name == job.part)
     opened = tuple(SafetensorsFile.open(file) for file in job.files)
     place = Place(part, Found(opened, job.key_format, job.prefix), job.form, job.precision)
@@ -72,7 +75,7 @@ def run_job(job: Job) -> Done:
     file = f"{job.name}.onnx"
     weights_as = "inputs" if job.form == "block" else "external"
 
-    model, saved = _model(job, part, source)
+    model, saved = _model(job, part, source, {} if traced is None else traced)
     used = weights.used_weights(model, source, store, part.instances.get(source.name, 1))
     weights.bind(model, used, store, weights_as)
     ir.save(model, job.folder / file)
@@ -81,14 +84,14 @@ def run_job(job: Job) -> Done:
     return Done(job, replace(graph, program=saved), peak_rss_bytes())
 
 
-def _model(job: Job, part: Part, source: GraphSource) -> tuple[ir.Model, str | None]:
+def _model(job: Job, part: Part, source: GraphSource, traced: Traced) -> tuple[ir.Model, str | None]:
     """The ONNX graph, and the saved torch program if there is to be one."""
-    segments = part.segments(source, job.form, job.precision)
-    traced = trace.trace(source) if job.save_program or not segments else None
-    model = link(source, segments) if segments or traced is None else trace.to_onnx(traced, source)
-    if traced is None or not job.save_program:
+    segments = part.segments(source, job.precision)
+    whole = trace.trace(source) if job.save_program or not segments else None
+    model = link(source, segments, traced) if segments or whole is None else trace.to_onnx(whole, source)
+    if whole is None or not job.save_program:
         return model, None
-    program.save(traced, job.folder / f"{job.name}.pt2")
+    program.save(whole, job.folder / f"{job.name}.pt2")
     return model, f"{job.name}.pt2"
 
 
@@ -98,7 +101,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, started: Callable[[str], None]) 
     `started` is called with the name of a graph when it is begun, or with workers when it is made.
     """
     if workers <= 1 or len(jobs) <= 1:
-        return [_announced(job, started) for job in jobs]
+        traced: Traced = {}
+        return [_announced(job, started, traced) for job in jobs]
     # a clean server process that has the imports forks the workers: no threads, and most memory is shared
     context = multiprocessing.get_context("forkserver" if _has_forkserver() else "spawn")
     if _has_forkserver():
@@ -112,9 +116,9 @@ def run_jobs(jobs: Sequence[Job], workers: int, started: Callable[[str], None]) 
     return [results[job.name] for job in jobs]
 
 
-def _announced(job: Job, started: Callable[[str], None]) -> Done:
+def _announced(job: Job, started: Callable[[str], None], traced: Traced) -> Done:
     started(job.name)
-    return run_job(job)
+    return run_job(job, traced)
 
 
 def _has_forkserver() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,29 +15,36 @@ from worldrt.export.passes import interface, light
 
 @dataclass(frozen=True)
 class Segment:
-    """Part of a whole network, `repeat` times in a row.
+    """Part of a whole network, `repeat` times in a row. Segments of equal `key` have equal graphs.
 
     It takes its inputs by name from the inputs of the whole and from what segments before it gave; an output replaces
     what had its name. The `weights` of its source are names of the whole's parameters; `{i}` in them counts repeats.
     """
 
     source: GraphSource
+    key: Hashable
     repeat: int = 1
 
 
-def link(whole: GraphSource, segments: Sequence[Segment]) -> ir.Model:
-    """The graph of `whole`, as `trace.to_onnx` would give it from its module."""
+Traced = dict[Hashable, ir.Graph]
+"""Segments by key, so that several graphs may share them."""
+
+
+def link(whole: GraphSource, segments: Sequence[Segment], traced: Traced) -> ir.Model:
+    """The graph of `whole`, as `trace.to_onnx` would give it from its module. What is traced is added to `traced`."""
     inputs = [_value(spec) for spec in whole.inputs]
     known = {value.name or "": value for value in inputs}
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": trace.OPSET}, name=whole.name)
     for segment in segments:
-        source = trace.distinct(segment.source)
-        part = trace.to_onnx(trace.trace(source), source).graph
+        if segment.key not in traced:
+            source = trace.distinct(segment.source)
+            traced[segment.key] = trace.to_onnx(trace.trace(source), source).graph
         for i in range(segment.repeat):
-            known |= _append(graph, part.clone(), segment.source, i, known)
+            known |= _append(graph, traced[segment.key].clone(), segment.source, i, known)
     for spec in whole.outputs:
-        known[spec.name].name = spec.name
-        graph.outputs.append(known[spec.name])
+        value = known[spec.name.removeprefix(trace.NEXT)]
+        value.name = spec.name
+        graph.outputs.append(value)
     model = ir.Model(graph, ir_version=10)
     light(model)
     interface.set_shapes(model, whole)

@@ -56,8 +56,8 @@ class File:
 class Part:
     """One component: where its weights lie, its graphs by (form, compute dtype, key format), its manifest entry.
 
-    A `task` is a denoiser; other parts serve all of them. `segments` are what a deep graph is linked from, by (source,
-    form, compute dtype); none where it is traced as it is. `instances` is how often a graph is used, by name.
+    A `task` is a denoiser; other parts serve all of them. `segments` are what a deep graph is linked from, by source
+    and compute dtype; none where it is traced as it is. `instances` is how often a graph is used, by name.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Part:
     graphs: Callable[[Form, str, str], list[GraphSource]]
     describe: Callable[[Built], Component]
     task: bool = False
-    segments: Callable[[GraphSource, Form, str], list[Segment]] = lambda source, form, dtype: []
+    segments: Callable[[GraphSource, str], list[Segment]] = lambda source, dtype: []
     instances: Mapping[str, int] = field(default_factory=dict)
     files: tuple[File, ...] = ()
 

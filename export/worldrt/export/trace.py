@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib
 import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +24,8 @@ from worldrt.export.graphs import GraphSource
 from worldrt.export.passes import interface, light
 
 OPSET = 23
+NEXT = "next_"
+"""Before the name of an output that replaces an input."""
 # An axis of size 0 or 1 would be taken as fixed, equal sizes as one axis.
 _EXAMPLE_SIZES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
 # The tokens of a frame are its patches, wherever a graph has all three axes.
@@ -39,7 +43,7 @@ def export_onnx(source: GraphSource) -> ir.Model:
 def distinct(source: GraphSource) -> GraphSource:
     """A graph cannot give an output the name of an input: such outputs get `next_` before it."""
     taken = {spec.name for spec in source.inputs}
-    outputs = (replace(spec, name=f"next_{spec.name}") if spec.name in taken else spec for spec in source.outputs)
+    outputs = (replace(spec, name=NEXT + spec.name) if spec.name in taken else spec for spec in source.outputs)
     return replace(source, outputs=tuple(outputs))
 
 
@@ -113,10 +117,36 @@ def _tracing() -> Iterator[None]:
     logging.disable(logging.WARNING)
     gc.disable()
     try:
-        with warnings.catch_warnings(), torch.no_grad(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+        with warnings.catch_warnings(), torch.no_grad(), _one_registry():
             warnings.simplefilter("ignore")
-            yield
+            with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+                yield
     finally:
         logging.disable(level)
         if collects:
             gc.enable()
+
+
+@functools.cache
+def _shared(make: Callable[..., Any], *args: Any) -> Any:
+    return make(*args)
+
+
+@contextmanager
+def _one_registry() -> Iterator[None]:
+    """torch.onnx makes its table of operators anew for every graph, a second each time; here all graphs share one.
+
+    It offers no argument for that, so its maker is replaced for the time of a trace, where it is found at all.
+    """
+    try:
+        registry: Any = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+        make = registry.from_torchlib
+    except (ImportError, AttributeError):
+        yield
+        return
+    before = vars(registry)["from_torchlib"]
+    registry.from_torchlib = staticmethod(lambda *args, **kwargs: _shared(make, *args, *kwargs.values()))
+    try:
+        yield
+    finally:
+        registry.from_torchlib = before

@@ -82,9 +82,7 @@ def _denoiser(v: Variant, options: Options) -> Part:
         ),
         describe,
         task=True,
-        segments=lambda source, form, dtype: (
-            segments(v.dit, dtype, cast(Any, options.rope_dtype), source) if form == "whole" else []
-        ),
+        segments=lambda source, dtype: segments(v.dit, dtype, cast(Any, options.rope_dtype), source),
         instances={"block": v.dit.blocks - 1},
     )
 

@@ -1,16 +1,22 @@
-"""The whole denoiser as three segments that are traced once each, however many blocks there are.
+"""What the denoiser's graphs are linked from: five modules that are traced once each, however many blocks there are.
 
-They are cut between blocks, where only the hidden state passes; `denoiser.py` cuts before attention instead.
+denoise   First  Middle x blocks  Last          hidden state passes between them
+embed     First  Project                        Q and packed K, V pass between them, as in `denoiser.py`
+block     Rest   Project
+head      Rest   Last
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from worldrt.engine.tensors import TensorSpec
-from worldrt.export.families.cosmos.block import Block, Conditioning
-from worldrt.export.families.cosmos.denoiser import precondition, timestep, to_x0
+from worldrt.export.families.cosmos.block import Block, Conditioning, modulate
+from worldrt.export.families.cosmos.denoiser import pack, precondition, timestep, to_x0, unpack
 from worldrt.export.families.cosmos.dit import DiT, FinalLayer, Stem, for_batch
 from worldrt.export.families.cosmos.rope import RopeDtype, RopeTables
 from worldrt.export.families.cosmos.variants import PATCH, DiTConfig
@@ -19,7 +25,7 @@ from worldrt.export.link import Segment
 
 
 class First(nn.Module):
-    """Everything before the first block."""
+    """Latents to tokens."""
 
     def __init__(self, stem: Stem) -> None:
         super().__init__()
@@ -29,15 +35,14 @@ class First(nn.Module):
         self,
         x_BCTHW: Tensor,
         level_BT: Tensor,
-        text_BNC: Tensor,
         position_T: Tensor,
         clean: Tensor | None = None,
         mask_BT: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """hidden, context, emb, lora, rope_cos, rope_sin"""
+        """hidden, emb, lora, rope_cos, rope_sin"""
         scaled, t_BT = precondition(x_BCTHW, level_BT, clean, mask_BT)
         hidden, cond, tables = self.stem(scaled, t_BT, position_T, mask_BT)
-        return hidden, text_BNC.to(hidden.dtype), *cond, *tables
+        return hidden, *cond, *tables
 
 
 class Middle(nn.Module):
@@ -48,15 +53,47 @@ class Middle(nn.Module):
         self.block = block
 
     def forward(
-        self, hidden: Tensor, context: Tensor, emb: Tensor, lora: Tensor, rope_cos: Tensor, rope_sin: Tensor
+        self, hidden: Tensor, text: Tensor, emb: Tensor, lora: Tensor, rope_cos: Tensor, rope_sin: Tensor
     ) -> Tensor:
         cos, sin = for_batch(RopeTables(rope_cos, rope_sin), hidden.shape[0])
-        result: Tensor = self.block(hidden, context, Conditioning(emb, lora), cos, sin)
+        result: Tensor = self.block(hidden, text.to(hidden.dtype), Conditioning(emb, lora), cos, sin)
+        return result
+
+
+class Project(nn.Module):
+    """Q, K and V of a block."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.modulation = block.modulation
+        self.projection = block.projection
+
+    def forward(
+        self, hidden: Tensor, emb: Tensor, lora: Tensor, rope_cos: Tensor, rope_sin: Tensor
+    ) -> tuple[Tensor, ...]:
+        """q, kv"""
+        shift, scale, _ = self.modulation(Conditioning(emb, lora))
+        cos, sin = for_batch(RopeTables(rope_cos, rope_sin), hidden.shape[0])
+        return pack(self.projection(modulate(hidden, shift, scale), cos, sin), hidden)
+
+
+class Rest(nn.Module):
+    """Self-attention of a block, and what follows it."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.modulation = block.modulation
+        self.rest = block.rest
+
+    def forward(self, hidden: Tensor, q: Tensor, kv: Tensor, text: Tensor, emb: Tensor, lora: Tensor) -> Tensor:
+        cond = Conditioning(emb, lora)
+        _, _, gate = self.modulation(cond)
+        result: Tensor = self.rest(hidden, unpack(q, kv), gate, text.to(hidden.dtype), cond)
         return result
 
 
 class Last(nn.Module):
-    """Everything after the last block."""
+    """Tokens to x0."""
 
     def __init__(self, final: FinalLayer) -> None:
         super().__init__()
@@ -77,29 +114,71 @@ class Last(nn.Module):
         return to_x0(velocity, x_BCTHW, timestep(level_BT, mask_BT), clean, mask_BT)
 
 
-def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, whole: GraphSource) -> list[Segment]:
-    """What `worldrt.export.link` makes the graph of `whole` (`Denoise` of the same arguments) from."""
+def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, graph: GraphSource) -> list[Segment]:
+    """What `worldrt.export.link` makes one of the denoiser's graphs from; `graph` is that of the same arguments."""
     with torch.device("meta"):
-        dit = DiT(config, rope_dtype).to(getattr(torch, dtype))
-    given = {spec.name: spec for spec in whole.inputs}
-    conditions = tuple(given[name] for name in ("clean", "mask") if name in given)
-    hidden = TensorSpec("hidden", dtype, ("batch", "frames", "tokens", config.width))
-    context = TensorSpec("context", dtype, ("batch", "text", config.text_width))
-    cond = (
-        TensorSpec("emb", dtype, ("batch", "frames", config.width)),
-        TensorSpec("lora", dtype, ("batch", "frames", 3 * config.width)),
-    )
-    tables = tuple(
-        TensorSpec(f"rope_{part}", "float32", ("frames", "tokens", config.head_dim // 2)) for part in ("cos", "sin")
-    )
+        dit = DiT(replace(config, blocks=1), rope_dtype).to(getattr(torch, dtype))
+    specs = _specs(config, dtype)
 
-    def source(module: nn.Module, inputs: tuple[TensorSpec, ...], *outputs: TensorSpec) -> GraphSource:
-        # parameters of a block lie below `block`, in the whole below `dit.blocks.{i}`
-        names = {name: f"dit.{name.replace('block.', 'blocks.{i}.', 1)}" for name, _ in module.named_parameters()}
-        return GraphSource(type(module).__name__.lower(), module, inputs, outputs, names)
+    def segment(module: nn.Module, inputs: str, outputs: str, names: Mapping[str, str], repeat: int = 1) -> Segment:
+        known = specs | {spec.name: spec for spec in graph.inputs if spec.name in ("x", "level", "clean", "mask")}
 
-    ends = (*cond, given["x"], given["level"], *conditions)
-    first = source(First(dit.stem), whole.inputs, hidden, context, *cond, *tables)
-    middle = source(Middle(dit.block(0)), (hidden, context, *cond, *tables), hidden)
-    last = source(Last(dit.final), (hidden, *ends), *whole.outputs)
-    return [Segment(first), Segment(middle, config.blocks), Segment(last)]
+        def chosen(line: str) -> tuple[TensorSpec, ...]:
+            return tuple(known[name] for name in line.split() if name in known)
+
+        weights = {name: _renamed(name, names) for name, _ in module.named_parameters()}
+        source = GraphSource(type(module).__name__.lower(), module, chosen(inputs), chosen(outputs), weights)
+        # behind the first one, both tasks are alike
+        shape = config if isinstance(module, First) else replace(config, rope_ratio=(1, 1, 1), condition_mask=False)
+        return Segment(source, key=(source.name, source.inputs, shape, dtype, rope_dtype), repeat=repeat)
+
+    project = "hidden emb lora rope_cos rope_sin", "q kv"
+    rest = "hidden q context_kv text emb lora", "hidden"
+    whole = graph.name == "denoise"
+    first = segment(
+        First(dit.stem),
+        "x level position clean mask",
+        "hidden emb lora rope_cos rope_sin",
+        {"stem.": "dit.stem."} if whole else {},
+    )
+    last = segment(
+        Last(dit.final), "hidden emb lora x level clean mask", "x0", {"final.": "dit.final."} if whole else {}
+    )
+    block = dit.block(0)
+    if whole:
+        inputs = "hidden text emb lora rope_cos rope_sin"
+        return [first, segment(Middle(block), inputs, "hidden", {"block.": "dit.blocks.{i}."}, config.blocks), last]
+    if graph.name == "embed":
+        return [first, segment(Project(block), *project, {})]
+    if graph.name == "head":
+        return [segment(Rest(block), *rest, {}), last]
+    following = {"modulation.": "next_modulation.", "projection.": "next_projection."}
+    return [segment(Rest(block), *rest, {}), segment(Project(block), *project, following)]
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """The name of a segment's parameter in the graph that it is linked into."""
+    for prefix, replacement in names.items():
+        if name.startswith(prefix):
+            return replacement + name.removeprefix(prefix)
+    return name
+
+
+def _specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
+    """What passes between segments, and the inputs that all of these graphs have."""
+    heads, head_dim, width = config.heads, config.width // config.heads, config.width
+    kv = (2, "batch", heads, "tokens", head_dim)
+    table = ("frames", "tokens", head_dim // 2)
+    return {
+        "hidden": TensorSpec("hidden", dtype, ("batch", "frames", "tokens", width)),
+        "q": TensorSpec("q", dtype, ("batch", heads, "frames", "tokens", head_dim)),
+        "kv": TensorSpec("kv", dtype, ("frames", *kv)),
+        "context_kv": TensorSpec("kv", dtype, ("context_frames", *kv)),
+        "emb": TensorSpec("emb", dtype, ("batch", "frames", width)),
+        "lora": TensorSpec("lora", dtype, ("batch", "frames", 3 * width)),
+        "rope_cos": TensorSpec("rope_cos", "float32", table),
+        "rope_sin": TensorSpec("rope_sin", "float32", table),
+        "text": TensorSpec("text", "float32", ("batch", "text", config.text_width)),
+        "position": TensorSpec("position", "float32", ("frames",)),
+        "x0": TensorSpec("x0", "float32", ("batch", config.latent_channels, "frames", "2*rows", "2*columns")),
+    }
