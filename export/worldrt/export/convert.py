@@ -92,13 +92,17 @@ def _load(source: Path) -> tuple[Mapping[str, Any], bool]:
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{source}: damaged, cut short, or no torch file: {str(error).splitlines()[0]}"
+            f"{source}: damaged, cut short, or no torch file: {_first_line(error)}"
         ) from error
     while isinstance(state, Mapping) and any(isinstance(state.get(name), Mapping) for name in _WRAPPERS):
         state = next(state[name] for name in _WRAPPERS if isinstance(state.get(name), Mapping))
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{source}: expected a dictionary of tensors, got {type(state).__name__}")
     return state, mapped
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _chosen(source: Path, state: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
