@@ -50,7 +50,7 @@ def test_the_gpu_parts_run_on_a_cpu_and_fail_alone(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(gpu.__name__ + ".block.TINY_CASES", {"tiny": (1, 4)})
     monkeypatch.setattr(gpu.__name__ + ".denoiser.run", lambda setup: 1 / 0)
     arguments = ["gpu", "--device", "cpu", "--rounds", "1", "--bundle", "nowhere", "--output", str(tmp_path)]
-    assert main([*arguments, "--parts", "denoiser", "kernels"]) == 0
+    assert main([*arguments, "--parts", "denoiser", "kernels"]) == 1
     captured = capsys.readouterr()
     assert "denoiser failed: ZeroDivisionError" in captured.err
     (path,) = tmp_path.glob("*-gpu.json")

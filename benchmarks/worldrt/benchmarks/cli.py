@@ -12,7 +12,7 @@ from typing import Any
 
 from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.render import markdown
-from worldrt.benchmarks.results import Table, read, report, write
+from worldrt.benchmarks.results import FAILED, Table, read, report, write
 from worldrt.engine import cli
 from worldrt.engine.errors import InputError
 
@@ -23,7 +23,7 @@ Made = tuple[Sequence[Table], dict[str, Any], dict[str, list[float]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """The command line; returns the exit code: 1 where a part failed and the rest was measured."""
     return cli.run(_main, argv)
 
 
@@ -81,7 +81,7 @@ def _main(argv: Sequence[str] | None) -> int:
         args.markdown.write_text(text, encoding="utf-8")
     if args.output:
         print(f"\n{write(result, args.output)}")
-    return 0
+    return 1 if any(table.columns == FAILED for table in tables) else 0
 
 
 def _cpu(args: Namespace, scratch: Path) -> Made:

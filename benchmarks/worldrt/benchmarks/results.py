@@ -14,6 +14,8 @@ from worldrt.engine.files import staged_file
 from worldrt.engine.schema import SchemaError, decode, encode
 
 SCHEMA = 1
+FAILED = ("failed",)
+"""The columns of the table of a part that failed; its one cell says why."""
 
 
 @dataclass(frozen=True)

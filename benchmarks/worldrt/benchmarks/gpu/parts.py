@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 
 from worldrt.benchmarks.gpu.base import Samples, Setup
-from worldrt.benchmarks.results import Table
+from worldrt.benchmarks.results import FAILED, Table
 
 __all__ = ["Setup", "run"]
 
@@ -21,7 +21,7 @@ def run(names: Sequence[str], setup: Setup, progress: Callable[[str], None]) -> 
         except Exception as failure:
             line = f"{type(failure).__name__}: {failure}".splitlines()[0]
             progress(f"gpu: {name} failed: {line}")
-            made, measured = [Table(name, ("failed",), ((line,),))], {}
+            made, measured = [Table(name, FAILED, ((line,),))], {}
         tables += made
         samples |= {f"{name}/{key}": values for key, values in measured.items()}
     return tables, samples
