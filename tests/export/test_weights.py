@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from worldrt.engine.bundle import Bundle
 from worldrt.engine.errors import BundleError, CheckpointError
@@ -24,7 +25,7 @@ AXES = {"batch": 1, "rows": 3, "columns": 2, "frames": 4}
 def write(toy, store, path, weights_as="external", dtype=torch.float32):
     source = trace.distinct(toy.source(dtype))
     model = trace.export_onnx(source)
-    used = weights.used_weights(model, source, store)
+    used = weights.used_weights(model, weights.stored_weights(source, store))
     weights.bind(model, used, store, weights_as)
     ir.save(model, path)
     return source, weights.described(path.name, "", source, used, weights_as)
@@ -100,17 +101,41 @@ def test_a_reference_beside_a_tensor_is_found(toy, tmp_path):
 
 def test_missing_foreign_and_uneven_tensors_are_refused(toy, tmp_path):
     store = toy.store(tmp_path)
-    source = trace.distinct(toy.source())
-    model = trace.export_onnx(source)
+    source = toy.source()
     absent = replace(source, weights=source.weights | {"first.bias": "net.third.bias"})
     with pytest.raises(CheckpointError, match=r"no tensor 'net\.third\.bias'; is it another model"):
-        weights.used_weights(model, absent, store)
+        weights.stored_weights(absent, store)
     foreign = replace(source, weights=source.weights | {"second.weight": "net.first.weight"})
     with pytest.raises(CheckpointError, match=r"expected float32\[8, 16\], got float32\[16, 8\]"):
-        weights.used_weights(model, foreign, store)
-    blocks = replace(source, weights={name: "net.{i}" for name in source.weights})
-    with pytest.raises(CheckpointError, match=r"no tensor 'net\.0'"):
-        weights.used_weights(model, blocks, store, instances=2)
+        weights.stored_weights(foreign, store)
+
+
+def test_blocks_must_be_alike(toy, tmp_path):
+    """One graph serves all blocks, so all of them have one dtype."""
+    blocks = {f"{i}.{name}": value for i in range(3) for name, value in toy.Module().state_dict().items()}
+    save_file(blocks | {"2.first.bias": blocks["2.first.bias"].half()}, tmp_path / "m.safetensors")
+    file = SafetensorsFile.open(tmp_path / "m.safetensors")
+    store = WeightStore(tmp_path, dict.fromkeys(file.tensors, file))
+    source = replace(toy.source(), weights={name: f"{{i}}.{name}" for name in toy.source().weights})
+    assert len(weights.stored_weights(source, store, instances=2)) == 3
+    with pytest.raises(CheckpointError, match=r"'2\.first\.bias': expected float32\[16\], got float16\[16\]"):
+        weights.stored_weights(source, store, instances=3)
+    with pytest.raises(CheckpointError, match=r"no tensor '3\.first"):
+        weights.stored_weights(replace(source, weights={n: f"{{j}}.{n}" for n in source.weights}), store, instances=3)
+
+
+def test_graphs_of_wrong_types_are_found(toy, tmp_path):
+    """A weight of another dtype without its Cast."""
+    store = toy.store(tmp_path, torch.float16)
+    write(toy, store, tmp_path / "graph.onnx", "inputs")
+    proto = onnx.load(tmp_path / "graph.onnx")
+    (cast,) = (n for n in proto.graph.node if n.op_type == "Cast" and n.input[0] == "first.weight")
+    for node in proto.graph.node:
+        node.input[:] = ["first.weight" if name == cast.output[0] else name for name in node.input]
+    proto.graph.node.remove(cast)
+    onnx.save(proto, tmp_path / "graph.onnx")
+    with pytest.raises(BundleError, match="not a valid ONNX graph"):
+        check_graph(tmp_path / "graph.onnx", tmp_path)
 
 
 def test_bfloat16_graphs_are_verified_by_their_shadow(toy, tmp_path):

@@ -33,8 +33,8 @@ def check_graph(path: Path, weight_root: Path) -> None:
         beside = Path(folder, "graph.onnx")
         beside.write_bytes(path.read_bytes())
         try:
-            onnx.checker.check_model(str(beside))
-        except onnx.checker.ValidationError as error:
+            onnx.checker.check_model(str(beside), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise BundleError(f"{path}: not a valid ONNX graph: {str(error).strip()}") from error
 
 

@@ -75,8 +75,9 @@ def run_job(job: Job, traced: Traced | None = None) -> Done:
     file = f"{job.name}.onnx"
     weights_as = "inputs" if job.form == "block" else "external"
 
+    known = weights.stored_weights(source, store, part.instances.get(source.name, 1))
     model, saved = _model(job, part, source, {} if traced is None else traced)
-    used = weights.used_weights(model, source, store, part.instances.get(source.name, 1))
+    used = weights.used_weights(model, known)
     weights.bind(model, used, store, weights_as)
     ir.save(model, job.folder / file)
     check_graph(job.folder / file, job.root)

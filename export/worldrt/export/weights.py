@@ -16,24 +16,26 @@ from worldrt.export.graphs import GraphSource
 from worldrt.export.passes.interface import ONNX_TYPES
 
 
-def used_weights(model: ir.Model, source: GraphSource, store: WeightStore, instances: int = 1) -> tuple[Weight, ...]:
-    """The weights that a graph takes, with dtype and shape as stored.
+def stored_weights(source: GraphSource, store: WeightStore, instances: int = 1) -> tuple[Weight, ...]:
+    """The weights of a module, with dtype and shape as stored.
 
     Raises `CheckpointError` where a tensor is missing in any instance of the graph, or has another shape than the
     module's parameter, or where instances differ in dtype.
     """
     weights = []
-    for value in model.graph.inputs:
-        name = value.name or ""
-        if name not in source.weights or value.shape is None:
-            continue
-        key, shape = source.weights[name], tuple(dim for dim in value.shape if isinstance(dim, int))
-        first = Weight(name, key, "", shape)
+    for name, parameter in source.module.named_parameters():
+        first = Weight(name, source.weights[name], "", tuple(parameter.shape))
         first = replace(first, dtype=_stored(store, weight_key(first)).dtype)
         for index in range(instances):
             _check(store, weight_key(first, index), first)
         weights.append(first)
     return tuple(weights)
+
+
+def used_weights(model: ir.Model, weights: Sequence[Weight]) -> tuple[Weight, ...]:
+    """Those that are inputs of the graph, in its order."""
+    by_name = {weight.name: weight for weight in weights}
+    return tuple(by_name[value.name] for value in model.graph.inputs if value.name in by_name)
 
 
 def _stored(store: WeightStore, key: str) -> StoredTensor:
@@ -76,7 +78,7 @@ def _store_as(graph: ir.Graph, value: ir.Value, stored: ir.DataType) -> None:
     result.name, result.dtype, result.shape = f"{value.name}.cast", computed, value.shape
     for node, index in uses:
         node.replace_input_with(index, result)
-    value.dtype = stored
+    value.type = ir.TensorType(stored)  # a new object: copies of a graph share their types
     graph.insert_before(graph[0], cast)
 
 
