@@ -144,7 +144,7 @@ def test_overwrite_json_and_workers(checkpoint, tmp_path):
         "--components",
         "text",
         "text2image",
-        "--form=block",
+        "--form=whole",
         "--no-verify",
         "--no-torch-program",
     ]
