@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # as trt-export does; read when torch is imported
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,7 @@ def test_places_that_cannot_be_written(capsys, checkpoint, tmp_path):
     (tmp_path / "b" / "mine.txt").write_text("mine")
     args = (*NANO_TEXT, "--checkpoint", checkpoint)
     assert "exists" in fails(capsys, *args, "-o", tmp_path / "b")
+    assert "not replaced" in fails(capsys, *args, "-o", tmp_path / "b", "--overwrite")
     assert (tmp_path / "b" / "mine.txt").read_text() == "mine"
     (tmp_path / "file").write_text("")
     assert "cannot be written" in fails(capsys, *args, "-o", tmp_path / "file" / "b")
@@ -137,6 +138,7 @@ def test_overwrite_json_and_workers(checkpoint, tmp_path):
     out = tmp_path / "b"
     out.mkdir()
     (out / "old.txt").write_text("old")
+    (out / "bundle.json").write_text("{}")
     command = [sys.executable, "-c", "import sys; from worldrt.export.cli import main; sys.exit(main())"]
     args = [
         "--model",
@@ -157,9 +159,8 @@ def test_overwrite_json_and_workers(checkpoint, tmp_path):
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
     assert set(report["bytes_written"]) == {
-        "bundle.json", "text/encode.onnx", "text/tokenizer.json",
-        "text2image/denoise.onnx",
-    }  # fmt: skip
+        *("bundle.json", "text/encode.onnx", "text/tokenizer.json", "text2image/denoise.onnx")
+    }
     assert report["peak_rss_bytes"] > 1e8 and report["seconds"] > 0 and not (out / "old.txt").exists()
 
 
