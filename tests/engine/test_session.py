@@ -1,4 +1,6 @@
 import tracemalloc
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from worldrt.engine.bundle import load_bundle
 from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.engine.errors import BackendError, InputError, ShapeError
 from worldrt.engine.session import open_session
+from worldrt.engine.tensors import TensorSpec
 from worldrt.engine.weights import open_weights
 
 
@@ -40,6 +43,34 @@ def test_a_call_runs_on_its_buffers_again_and_again(bundle_folder, low_memory):
         x[...] = np.random.default_rng(seed).standard_normal(x.shape)
         call.run()
         np.testing.assert_allclose(call["y"].numpy(), x @ opened.matrix, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ((TensorSpec("x", "float16", ("batch", 4)),), "tensor 'x': the bundle says x float16"),
+        ((TensorSpec("x", "float32", ("batch", 5)),), "tensor 'x': the bundle says"),
+        ((TensorSpec("x", "float32", (4,)),), "tensor 'x': the bundle says"),
+        ((TensorSpec("z", "float32", ("batch", 4)),), "'x' is in one of them only"),
+    ],
+)
+def test_a_graph_that_the_bundle_does_not_describe(bundle_folder, inputs, text):
+    bundle = load_bundle(bundle_folder)
+    graph = replace(bundle.manifest.text.graphs["encode"], inputs=inputs)
+    with pytest.raises(BackendError, match=text):
+        open_session("onnxruntime", bundle.path(graph.file), graph, HostDevice(), weight_root=bundle.weight_root)
+
+
+def test_a_run_that_fails_is_explained(bundle_folder):
+    """Memory that runs out is the user's to mend; here the kernel refuses instead."""
+    call = Opened(bundle_folder).bind({"batch": 5})
+
+    def refuse(binding):
+        raise RuntimeError("Failed to allocate memory")
+
+    call.run.func.__self__._session = SimpleNamespace(run_with_iobinding=refuse)
+    with pytest.raises(BackendError, match="encode.onnx: Failed to allocate memory.*fewer frames"):
+        call.run()
 
 
 def test_calls_of_one_session_share_buffers(bundle_folder):

@@ -15,8 +15,9 @@ from typing import Literal
 
 from worldrt.engine.errors import BundleError
 from worldrt.engine.files import inside
-from worldrt.engine.schema import SchemaError, decode, encode
+from worldrt.engine.schema import SchemaError, decode, encode, parse_json
 from worldrt.engine.tensors import SymbolicShape, TensorSpec
+from worldrt.engine.validate import check_manifest
 
 SCHEMA = 1
 FILE_NAME = "bundle.json"
@@ -192,16 +193,18 @@ def read_manifest(folder: Path) -> Manifest:
     """Parse and check `bundle.json`. Raises `BundleError`."""
     place = folder / FILE_NAME
     try:
-        data = json.loads(place.read_text(encoding="utf-8"))
+        data = parse_json(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{folder}: no bundle here ({FILE_NAME} is missing); make one with trt-export") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{place}: cannot be read: {error}") from error
     version = data.get("schema") if isinstance(data, dict) else None
-    if version != SCHEMA:
+    if version != SCHEMA or not isinstance(version, int) or isinstance(version, bool):
         raise BundleError(f"{place}: schema version {version!r}; this worldrt reads {SCHEMA}. Export the bundle again")
     try:
-        return decode(Manifest, data)
+        manifest = decode(Manifest, data)
+        check_manifest(manifest)
+        return manifest
     except SchemaError as error:
         raise BundleError(f"{place}: {error}") from error
 
@@ -230,15 +233,21 @@ def load_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bun
 
 
 def file_sha256(path: Path) -> str:
-    """The hash of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """The hash of a small file. Raises `BundleError` where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _existing(root: Path, relative: str, what: str) -> Path:
     try:
         path = inside(root, relative)
+        there = path.is_file()
     except ValueError as error:
         raise BundleError(f"{what}: {error}; a path of a bundle must stay inside it") from error
-    if not path.is_file():
+    except (OSError, RuntimeError) as error:  # too long a name; links that lead in a circle
+        raise BundleError(f"{what}: '{relative[:80]}' cannot be followed: {error}") from error
+    if not there:
         raise BundleError(f"{what}: {path} is missing; export again, or copy the bundle whole")
     return path

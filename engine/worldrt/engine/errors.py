@@ -6,6 +6,7 @@
     ├── BundleError              a bundle that is damaged, foreign, or does not fit its weights
     ├── ShapeError               a tensor that does not fit a graph
     ├── BackendError             a backend or device that is absent or refuses a graph
+    │   └── UnsupportedError     a sound graph, for which the backend has no kernels on this device
     └── OutputError              a place that cannot be written
 
 Everything else that is raised is a defect of worldrt.
@@ -36,6 +37,10 @@ class ShapeError(WorldrtError):
 
 class BackendError(WorldrtError):
     """A backend or device is absent, or refuses a graph."""
+
+
+class UnsupportedError(BackendError):
+    """A graph is sound, but the backend has no kernels for its dtypes or operations on this device."""
 
 
 class OutputError(WorldrtError):

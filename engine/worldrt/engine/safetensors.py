@@ -71,7 +71,7 @@ class SafetensorsFile:
             entries: dict[str, Any] = json.loads(header)
             metadata = entries.pop("__metadata__", {})
             tensors = {key: _place(key, entry, 8 + length) for key, entry in entries.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{path}: its safetensors header is damaged: {error}") from error
         end = max((t.offset + t.nbytes for t in tensors.values()), default=8 + length)
         if size != end:

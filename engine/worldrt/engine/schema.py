@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+_LARGEST = 1e300  # of a number; a larger integer has no float
 
 
 class SchemaError(ValueError):
     """The data does not fit the dataclass; the text starts with the place."""
+
+
+def parse_json(text: str) -> Any:
+    """JSON as the standard has it: no NaN, no infinity, no key twice. Raises `ValueError`."""
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is not a number of JSON")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' stands there twice")
+        return made
+
+    try:
+        return json.loads(text, parse_constant=constant, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def decode(kind: type[T], data: object, where: str = "") -> T:
@@ -50,11 +71,13 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return tuple(_decode(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True)))
     if origin is not None and issubclass(origin, Mapping):
         _expect(isinstance(data, dict), data, where, data, "an object")
-        return {key: _decode(args[1], item, _join(where, key)) for key, item in data.items()}
+        return {_decode(str, key, where): _decode(args[1], item, _join(where, key)) for key, item in data.items()}
     if kind is float:
-        number = isinstance(data, (int, float)) and not isinstance(data, bool)
+        number = isinstance(data, (int, float)) and not isinstance(data, bool) and abs(data) < _LARGEST
         return _expect(number, data, where, float(data) if number else data, "a number")
     fits = isinstance(data, kind) and (kind is bool or not isinstance(data, bool))
+    if kind is str and fits:
+        _expect(_is_text(data), data, where, data, "a text of Unicode characters, none of them 0")
     return _expect(
         fits,
         data,
@@ -62,6 +85,16 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         data,
         {str: "a text", int: "an integer", bool: "true or false"}.get(kind, str(kind)),
     )
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string could name a file: no character 0, no half of a surrogate pair but Python's stand-ins for bytes
+    that are not UTF-8."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+        return "\0" not in text
+    except UnicodeEncodeError:
+        return False
 
 
 def _decode_union(args: tuple[Any, ...], data: Any, where: str) -> Any:

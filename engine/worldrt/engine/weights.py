@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldrt.engine.bundle import Bundle, Component, Graph, Weight, WeightFile
+from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph, Weight, WeightFile
 from worldrt.engine.device import Buffer
 from worldrt.engine.errors import BundleError, CheckpointError
 from worldrt.engine.safetensors import SafetensorsFile
@@ -45,8 +45,12 @@ def open_weights(bundle: Bundle, component: Component, *, full: bool = False) ->
     for relative in component.files:
         file = _open_checked(bundle, relative, full)
         owner |= dict.fromkeys(file.tensors, file)
-    for graph in component.graphs.values():
-        _check_tensors(bundle, graph, owner)
+    for name, graph in component.graphs.items():
+        instances = component.blocks - 1 if isinstance(component, Denoiser) and name == "block" else 1
+        for i in range(instances):
+            _check_tensors(bundle, graph, owner, i)
+    if isinstance(component, Denoiser) and "block" in component.graphs:
+        _check_last(bundle, component, owner)
     return WeightStore(bundle.weight_root, owner)
 
 
@@ -77,9 +81,18 @@ def _weight_path(root: Path, relative: str) -> Path:
     return root / relative
 
 
-def _check_tensors(bundle: Bundle, graph: Graph, owner: Mapping[str, SafetensorsFile]) -> None:
+def _check_last(bundle: Bundle, denoiser: Denoiser, owner: Mapping[str, SafetensorsFile]) -> None:
+    """A block beyond the last one would be left out of the model without a word."""
+    beyond = [weight_key(w, denoiser.blocks) for w in denoiser.graphs["block"].weights if "{i}" in w.key]
+    if any(key in owner for key in beyond):
+        raise BundleError(
+            f"{bundle.weight_root}: the weights hold more than the {denoiser.blocks} blocks of the bundle; export again"
+        )
+
+
+def _check_tensors(bundle: Bundle, graph: Graph, owner: Mapping[str, SafetensorsFile], block: int) -> None:
     for weight in graph.weights:
-        key = weight_key(weight)
+        key = weight_key(weight, block)
         if key not in owner:
             raise BundleError(
                 f"{bundle.weight_root}: the graph {graph.file} uses tensor '{key}', which no weight file holds"

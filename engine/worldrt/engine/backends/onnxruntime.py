@@ -10,8 +10,9 @@ from typing import Any
 
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
-from worldrt.engine.errors import BackendError
+from worldrt.engine.errors import BackendError, UnsupportedError
 from worldrt.engine.session import Session
+from worldrt.engine.tensors import TensorSpec
 from worldrt.engine.weights import WeightStore
 
 # TensorProto.DataType
@@ -25,6 +26,11 @@ _ELEMENT_TYPES = {
     "float16": 10,
     "float64": 11,
     "bfloat16": 16,
+}
+# as `NodeArg.type` writes them
+_TYPE_NAMES = {name: f"tensor({name})" for name in _ELEMENT_TYPES} | {
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
 }
 
 
@@ -61,8 +67,38 @@ def open_session(
     try:
         session = ort.InferenceSession(str(path), options, providers=_providers(ort, device), **extra)
     except Exception as error:
+        if "NOT_IMPLEMENTED" in str(error):  # the graph was read and checked; a kernel is missing, mostly of bfloat16
+            raise UnsupportedError(
+                f"{path}: ONNX Runtime has no kernels for it on {device.name}: {str(error).strip()}. "
+                "A bundle in float32 runs everywhere: trt-export --precision fp32"
+            ) from error
         raise BackendError(f"ONNX Runtime refuses {path}: {str(error).strip()}") from error
+    _check_interface(path, graph, session)
     return OnnxRuntimeSession(graph, device, session)
+
+
+def _check_interface(path: Path, graph: Graph, session: Any) -> None:
+    """The graph's record against the file: tensors are bound by address, so a wrong dtype or rank would be misread."""
+    recorded = {spec.name: spec for spec in (*graph.inputs, *graph.outputs)}
+    if graph.weights_as == "inputs":
+        recorded |= {weight.name: TensorSpec(weight.name, weight.dtype, weight.shape) for weight in graph.weights}
+    found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+    missing = [spec.name for spec in graph.outputs if spec.name not in found]
+    unknown = [name for name in found if name not in recorded]
+    if missing or unknown:
+        raise BackendError(
+            f"{path}: not the graph that the bundle describes ('{(missing + unknown)[0]}' is in one of them only); "
+            "export the bundle again"
+        )
+    for name, value in found.items():
+        spec = recorded[name]
+        sizes = zip(spec.shape, value.shape, strict=False)
+        same = all(a == b for a, b in sizes if isinstance(a, int) and isinstance(b, int))
+        if value.type != _TYPE_NAMES[spec.dtype] or len(value.shape) != len(spec.shape) or not same:
+            raise BackendError(
+                f"{path}: tensor '{name}': the bundle says {spec.describe()}, the graph has {value.type}{value.shape}; "
+                "export the bundle again"
+            )
 
 
 def _providers(ort: Any, device: Device) -> list[Any]:
@@ -91,4 +127,13 @@ class OnnxRuntimeSession(Session):
             bind = binding.bind_output if name in outputs else binding.bind_input
             if name in outputs or name in taken:  # a graph may drop an input that it does not need
                 bind(name, kind, int(index or 0), _ELEMENT_TYPES[buffer.dtype], buffer.shape, buffer.pointer)
-        return partial(self._session.run_with_iobinding, binding)
+        return partial(self._run, binding)
+
+    def _run(self, binding: Any) -> None:
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # the package raises plain exceptions
+            raise BackendError(
+                f"ONNX Runtime cannot run {self.graph.file}: {str(error).strip()}. Where memory is short, ask for a "
+                "smaller size or fewer frames"
+            ) from error

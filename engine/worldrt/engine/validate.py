@@ -1,0 +1,137 @@
+"""What a manifest must hold beyond its types: numbers that make sense, and graphs that agree with each other.
+
+A manifest that was edited by hand, or damaged, fails here with the place and the reason, before anything is run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from worldrt.engine.schema import SchemaError
+from worldrt.engine.tensors import ITEM_BYTES, SymbolicShape, TensorSpec
+
+if TYPE_CHECKING:
+    from worldrt.engine.bundle import Denoiser, Graph, Manifest, Text, Vae, Weight
+
+_AXIS = re.compile(r"([1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z_0-9]*")
+_FORMS = {"whole": {"denoise"}, "block": {"embed", "block", "head"}}
+_MAX = 2**31  # no count, size or length of a model is larger
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raises `SchemaError` that starts with the place."""
+    for name, component in manifest.components().items():
+        where = f"denoisers.{name}" if name in manifest.denoisers else name
+        for key, graph in component.graphs.items():
+            _check_graph(f"{where}.graphs.{key}", graph)
+    for task, denoiser in manifest.denoisers.items():
+        _check_denoiser(f"denoisers.{task}", denoiser, manifest)
+    if manifest.vae is not None:
+        _check_vae(manifest.vae)
+    if manifest.text is not None:
+        _check_text(manifest.text, manifest.denoisers)
+
+
+def _check_graph(where: str, graph: Graph) -> None:
+    names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
+    if graph.weights_as == "inputs":
+        names += [weight.name for weight in graph.weights]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    _expect(twice is None, where, "tensors of different names", f"'{twice}' twice")
+    tensors: tuple[TensorSpec | Weight, ...] = (*graph.inputs, *graph.outputs, *graph.weights)
+    for spec in tensors:
+        place = f"{where}: tensor '{spec.name}'"
+        _expect(spec.dtype in ITEM_BYTES, place, f"a dtype of {', '.join(ITEM_BYTES)}", spec.dtype)
+        for entry in spec.shape:
+            fits = 0 <= entry < _MAX if isinstance(entry, int) else _AXIS.fullmatch(entry)
+            _expect(bool(fits), place, "sizes, axis names, and multiples such as 2*rows", entry)
+
+
+def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
+    graphs = _FORMS[denoiser.form]
+    _expect(set(denoiser.graphs) == graphs, f"{where}.graphs", " and ".join(sorted(graphs)), sorted(denoiser.graphs))
+    _whole(f"{where}.blocks", denoiser.blocks)
+    sampler = denoiser.sampler
+    _whole(f"{where}.sampler.steps", sampler.steps)
+    levels = 0 < sampler.sigma_min < sampler.sigma_max
+    got = (sampler.sigma_min, sampler.sigma_max)
+    _expect(levels, f"{where}.sampler", "0 < sigma_min < sigma_max", got)
+    _expect(sampler.order > 0, f"{where}.sampler.order", "more than 0", sampler.order)
+    _check_sizes(where, denoiser)
+    temporal = manifest.vae.temporal if manifest.vae is not None else 1
+    _expect(bool(denoiser.frames), f"{where}.frames", "a frame count for each fps", "none")
+    for fps, frames in denoiser.frames.items():
+        place = f"{where}.frames.{fps}"
+        _expect(bool(re.fullmatch("[1-9][0-9]{0,3}", fps)), place, "frames per second as the key", fps)
+        _whole(place, frames)
+        _expect(temporal < 1 or (frames - 1) % temporal == 0, place, f"1 more than a multiple of {temporal}", frames)
+    channels = manifest.vae.channels if manifest.vae is not None else None
+    for graph in denoiser.graphs.values():
+        for spec in (*graph.inputs, *graph.outputs):
+            if spec.name in ("x", "x0", "clean") and channels is not None:
+                _agrees(where, spec, {1: channels})
+
+
+def _check_sizes(where: str, denoiser: Denoiser) -> None:
+    multiple = denoiser.size_multiple_px
+    _whole(f"{where}.size_multiple_px", multiple)
+    _expect(bool(denoiser.sizes), f"{where}.sizes", "a table for each resolution", "none")
+    for resolution, table in denoiser.sizes.items():
+        place = f"{where}.sizes.{resolution}"
+        _expect(bool(table), place, "a size for each aspect ratio", "none")
+        for ratio, size in table.items():
+            fits = all(0 < side < _MAX and side % multiple == 0 for side in size)
+            _expect(fits, f"{place}.{ratio}", f"multiples of {multiple} pixels", size)
+
+
+def _check_vae(vae: Vae) -> None:
+    for name, value in (("channels", vae.channels), ("spatial", vae.spatial), ("temporal", vae.temporal)):
+        _whole(f"vae.{name}", value)
+    for name, values in (("latent_mean", vae.latent_mean), ("latent_std", vae.latent_std)):
+        _expect(len(values) == vae.channels, f"vae.{name}", f"{vae.channels} numbers", len(values))
+    _expect(min(vae.latent_std) > 0, "vae.latent_std", "numbers above 0", min(vae.latent_std))
+    rows, columns = f"{vae.spatial}*rows", f"{vae.spatial}*columns"
+    picture: dict[int, int | str] = {2: rows, 3: columns, 4: 3}
+    if vae.pixel_format != "rgb24":
+        picture = {2: f"{vae.spatial * 3 // 2}*rows", 3: columns}
+    for name, graph in vae.graphs.items():
+        count = 1 if name.endswith("_first") else vae.temporal
+        known: dict[str, dict[int, int | str]] = {
+            "latent": {1: vae.channels, 2: 1},
+            "video": {1: 3, 2: count, 3: rows, 4: columns},
+            "frames": {1: count, **picture},
+        }
+        for spec in (*graph.inputs, *graph.outputs):
+            if vae.spatial > 1:
+                _agrees(f"vae.graphs.{name}", spec, known.get(spec.name, {}))
+
+
+def _check_text(text: Text, denoisers: Mapping[str, Denoiser]) -> None:
+    _whole("text.max_tokens", text.max_tokens)
+    _whole("text.width", text.width)
+    outputs: Iterable[Graph] = text.graphs.values()
+    for spec in (spec for graph in outputs for spec in graph.outputs if spec.name == "text"):
+        _agrees("text.graphs", spec, {-1: text.width})
+    for task, denoiser in denoisers.items():
+        for spec in (s for graph in denoiser.graphs.values() for s in graph.inputs if s.name == "text"):
+            _agrees(f"denoisers.{task}.graphs", spec, {-1: text.width})
+
+
+def _agrees(where: str, spec: TensorSpec, expected: Mapping[int, int | str]) -> None:
+    """Dimensions of a tensor against what the rest of the manifest says of them; an axis name leaves a number open."""
+    shape: SymbolicShape = spec.shape
+    for axis, size in expected.items():
+        there = shape[axis] if axis < len(shape) else None
+        fits = there == size or (isinstance(size, int) and isinstance(there, str) and "*" not in there)
+        _expect(fits, f"{where}: tensor '{spec.name}'", f"{size} in place {axis}", spec.describe())
+
+
+def _whole(where: str, value: int) -> None:
+    _expect(0 < value < _MAX, where, "a whole number from 1 up", value)
+
+
+def _expect(fits: bool, where: str, expected: str, got: object) -> None:
+    if not fits:
+        raise SchemaError(f"{where}: expected {expected}, got {str(got)[:120]}")
