@@ -39,11 +39,12 @@ def test_a_folder_is_replaced_whole(tmp_path):
     for text in ("one", "two"):
         with staged_folder(target, overwrite=True) as part:
             (part / text).write_text(text)
-    assert os.listdir(target) == ["two"]
+            (part / "bundle.json").write_text("{}")
+    assert sorted(os.listdir(target)) == ["bundle.json", "two"]
     with pytest.raises(ValueError, match="stop"), staged_folder(target, overwrite=True) as part:
         (part / "three").write_text("")
         raise ValueError("stop")
-    assert os.listdir(target) == ["two"]
+    assert sorted(os.listdir(target)) == ["bundle.json", "two"]
     assert os.listdir(tmp_path) == ["bundle"]
 
 
@@ -64,3 +65,28 @@ def test_paths_stay_inside(tmp_path):
     for bad in ("../x", "/etc/passwd", "a/../../x", "link/x"):
         with pytest.raises(ValueError, match="leads out of"):
             inside(root, bad)
+
+
+def test_what_is_not_a_bundle_is_not_replaced(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter").write_text("precious")
+    with pytest.raises(OutputError, match="holds other things"), staged_folder(tmp_path / "home", overwrite=True):
+        pass
+    with pytest.raises(OutputError, match="it is a folder"), staged_file(tmp_path / "home", overwrite=True):
+        pass
+    assert (tmp_path / "home" / "letter").read_text() == "precious"
+
+
+def test_of_two_writers_at_once_the_first_one_wins(tmp_path):
+    target = tmp_path / "out"
+    with pytest.raises(OutputError, match="made meanwhile"), staged_file(target) as one:
+        with staged_file(target) as two:
+            two.write_text("first")
+        one.write_text("second")
+    assert target.read_text() == "first"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(OutputError, match="too long"), staged_file(tmp_path / ("a" * 300)):
+        pass

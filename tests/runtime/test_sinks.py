@@ -132,6 +132,10 @@ def test_what_exists_is_kept(tmp_path, name):
     with pytest.raises(OutputError, match="exists"):
         write(f"{scheme}{colon}{place}")
     assert (place / "note" if scheme else place).read_text() == "precious"
+    if scheme:
+        with pytest.raises(OutputError, match="more than frames"):  # what is not ours is not thrown away
+            write(f"{scheme}{colon}{place}", overwrite=True)
+        (place / "note").rename(place / "frame_0000.png")
     write(f"{scheme}{colon}{place}", overwrite=True)
     assert len(os.listdir(place)) == 7 if scheme else place.stat().st_size > 500
 

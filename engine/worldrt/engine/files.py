@@ -19,7 +19,9 @@ def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Raises `OutputError` where `path` exists (unless `overwrite`), cannot be written, or the disk is full.
     """
-    _check_place(path, overwrite)
+    check_place(path, overwrite=overwrite)
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written: it is a folder; give the name of a file")
     handle, name = _explained(
         path, lambda: tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     )
@@ -28,7 +30,7 @@ def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        os.replace(part, path)
+        _put(part, path, overwrite)
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
@@ -36,9 +38,14 @@ def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path`; takes its place at the end, removed on any error. Errors as `staged_file`."""
-    _check_place(path, overwrite)
+def staged_folder(path: Path, *, overwrite: bool = False, mark: str = "bundle.json") -> Iterator[Path]:
+    """A temporary folder beside `path`; takes its place at the end, removed on any error. Errors as `staged_file`.
+
+    A folder that is there is replaced whole, so only one that is empty or holds a file `mark`.
+    """
+    check_place(path, overwrite=overwrite)
+    if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
+        raise OutputError(f"{path}: it holds other things (no {mark}) and is not replaced; give another folder")
     part = Path(_explained(path, lambda: tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)))
     os.chmod(part, 0o777 & ~_umask())
     try:
@@ -56,10 +63,24 @@ def staged_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give another place, or --overwrite to replace it")
+def _put(part: Path, path: Path, overwrite: bool) -> None:
+    """Give a finished file its name. What another run put there meanwhile is kept."""
+    if not overwrite:
+        try:
+            os.link(part, path)
+            return
+        except FileExistsError:
+            raise OutputError(f"{path} exists: it was made meanwhile; give another place, or --overwrite") from None
+        except OSError:
+            pass  # a file system without links
+    os.replace(part, path)
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raises `OutputError` where `path` exists (unless `overwrite`) or its folder cannot be made."""
     try:
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists; give another place, or --overwrite to replace it")
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _output_error(path, error) from error
