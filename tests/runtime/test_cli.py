@@ -141,12 +141,88 @@ BAD = [
     ("weight file is missing", ["--checkpoint", "."]),
     ("no sidecar.json", ["--from_sidecar", "no sidecar.json"]),
     ("no batch.json", ["--batch_input_json", "no batch.json"]),
+    ("steps: expected 1 to 10000", ["--steps", "99999999999"]),
+    ("sigma_max", ["--sigma_max", "1e300"]),
+    ("sigma_max", ["--sigma_max", "nan"]),
+    ("guidance", ["--guidance", "inf"]),
+    ("multiple of 16 pixels, got -16", ["--width=-16"]),
+    ("of memory", ["--width", "1600000", "--height", "1600000"]),
+    ("of memory", ["--width", f"16{'0' * 20}"]),
+    ("of memory", ["--num_frames", "1000000001"]),
+    ("not UTF-8", ["--prompt", "caf\udce9"]),
+    ("not UTF-8", ["--negative_prompt", "caf\udce9"]),
+    ("--threads: expected 0 to 1024, got -1", ["--threads=-1"]),
+    ("--threads", ["--threads", "99999999999"]),
+    ("expected one for each of 1 bundle(s), got 2", ["--checkpoint", ".", "--checkpoint", "."]),
+    ("expected a name after png:", ["--save_path", "png:"]),
+    ("too long", ["--save_path", f"{'a' * 300}.mp4"]),
 ]
 
 
 @pytest.mark.parametrize(("text", "arguments"), BAD, ids=lambda value: str(value)[:30])
 def test_mistakes(computing, capsys, text, arguments):
     refused(capsys, text, "text2world", *SMALL, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("an empty one", []),
+        ("[0]: expected an object", [1]),
+        ("[0].prompt: expected a text", [{"prompt": 5, "output_video": "a.mp4"}]),
+        ("[0].output_video: expected a text", [{"prompt": "a", "output_video": 5}]),
+        ("'output_video' is missing", [{"prompt": "a"}]),
+        ("would have this place", [{"prompt": "a", "output_video": f"{folder}a.mp4"} for folder in ("", "./")]),
+        ("would have this place", [{"prompt": "a", "output_video": f"a.{kind}"} for kind in ("mp4", "MP4")]),
+        ("there.json exists", [{"prompt": "a", "output_video": f"{name}.mp4"} for name in ("a", "there")]),
+    ],
+)
+def test_bad_batches_are_found_before_the_first_result(computing, capsys, text, content):
+    (computing / "batch").write_text(json.dumps(content))
+    (computing / "there.json").write_text("{}")
+    refused(capsys, text, "text2world", *SMALL, "--batch_input_json", "batch")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("task", None),
+        ("execution", 5),
+        ("bundles", None),
+        ("bundles", [5]),
+        ("bundles", [{"folder": 5, "weight_root": "."}]),
+        ("input", 5),
+        ("request", {"prompt": 5}),
+    ],
+)
+def test_bad_sidecars(here, capsys, key, value):
+    assert run("text2world", *SMALL, "--backend", "null", "--save_path", "a.mp4") == 0
+    facts = json.loads((here / "a.json").read_text()) | {key: value}
+    (here / "a.json").write_text(json.dumps(facts))
+    refused(capsys, f"not a sidecar of worldrt: {key}", "text2world", "--from_sidecar", "a.json")
+
+
+def test_a_reader_that_goes_away(here):
+    code = "import sys; from worldrt.runtime.cli import main; sys.exit(main(['doctor', '--json']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(timeout=60) == 1
+
+
+def test_names_that_are_not_utf8(here, capsys):
+    name = os.fsdecode(b"caf\xe9")
+    arguments = (*SMALL, "--backend", "null")
+    assert run("text2image", *PROMPT, *arguments[-2:], "--steps", "1", "--save_path", f"{name}.png", "--quiet") == 0
+    assert (
+        run("video2world", *arguments, "--input_path", f"{name}.png", "--save_path", f"{name}.mp4", "--overwrite") == 0
+    )
+    again = ("--save_path", "again.mp4", "--quiet")
+    assert run("video2world", "--from_sidecar", f"{name}.json", *again) == 0
+
+
+def test_a_folder_is_no_file(computing, capsys):
+    (computing / "out.mp4").mkdir()
+    refused(capsys, "it is a folder", "text2world", *SMALL, "--save_path", "out.mp4", "--overwrite")
 
 
 def test_a_resolution_where_there_is_one(computing, capsys):

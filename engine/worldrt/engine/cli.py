@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import signal
 import sys
 import threading
@@ -12,6 +14,7 @@ from typing import Any, NoReturn
 
 from worldrt.engine.errors import WorldrtError
 
+UNREAD = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -52,14 +55,26 @@ def _respelled(token: str, declared: dict[str, str]) -> str:
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Call `main(argv)` and return the exit code: 2 and one line for a mistake of the user, 130 when interrupted.
 
-    SIGTERM counts as an interruption, so that staged files are removed then too.
+    SIGTERM counts as an interruption, so that staged files are removed then too. A reader that goes away (`| head`)
+    ends the run without a word.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         with _terminate_as_interrupt():
-            return main(argv) or 0
+            code = main(argv) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
     except WorldrtError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except MemoryError as error:
+        print(f"error: out of memory: {error or 'no more to be had'}; ask for something smaller", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
+        return UNREAD
     except KeyboardInterrupt:
         print("interrupted; nothing half-written was kept", file=sys.stderr)
         return INTERRUPTED

@@ -36,7 +36,6 @@ def build_parser(defaults: Mapping[str, Any] | None = None) -> Parser:
     inspect.add_argument("bundle", type=Path)
     inspect.add_argument("--checkpoint", help="where its weights lie now")
     inspect.add_argument("--full", action="store_true", help="hash the weight files too, where hashes were recorded")
-    inspect.add_argument("--load", action="store_true", help="load large graphs too (small ones always are)")
     inspect.add_argument("--json", action="store_true")
     doctor = commands.add_parser("doctor", help="what this machine has, and what each missing piece would bring")
     doctor.set_defaults(verb="doctor")
@@ -49,7 +48,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.verb == "inspect":
         from worldrt.runtime.inspection import inspect
 
-        return inspect(args.bundle, args.checkpoint, full=args.full, load=args.load, as_json=args.json)
+        return inspect(args.bundle, args.checkpoint, full=args.full, as_json=args.json)
     if args.verb == "doctor":
         from worldrt.runtime.doctor import doctor
 
@@ -87,6 +86,7 @@ def _generate(args: argparse.Namespace) -> int:
     generator = generate.Generator(args.verb, models)
     for job in jobs:
         generator.settings(job)  # every mistake is found before the first result is begun
+    generate.check_places(jobs, overwrite=args.overwrite)
     quiet = args.quiet or args.json
     results = []
     for job in jobs:

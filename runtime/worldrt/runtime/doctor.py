@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worldrt.kernels import status
+from worldrt.runtime.request import memory_bytes
 from worldrt.runtime.sidecar import version
 
 # package -> what it brings
@@ -53,7 +54,7 @@ def examine() -> dict[str, Any]:
     """The findings as plain data."""
     return {
         "cpu": _cpu(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "gpus": _gpus(),
         "python": platform.python_version(),
         "packages": {name: {"version": version(name), "brings": brings} for name, brings in PACKAGES.items()},
@@ -77,13 +78,6 @@ def _cpu() -> dict[str, Any]:
             flags |= set(value.split())
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"model": model, "cores": allowed, "flags": [flag for flag in CPU_FLAGS if flag in flags]}
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _gpus() -> dict[str, Any]:

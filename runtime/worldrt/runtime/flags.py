@@ -16,6 +16,7 @@ TASKS = {
     "text2image": "a picture from a prompt",
     "video2world": "a video that goes on from a picture or from the end of a video",
 }
+MAX_THREADS = 1024
 _DEFAULT_PLACE = {"text2image": "output/generated_image.png"}
 
 
@@ -109,6 +110,8 @@ def check_official(args: argparse.Namespace) -> None:
     for flag, instead in _ELSEWHERE.items():
         if getattr(args, flag):
             raise InputError(f"--{flag}: {instead}")
+    if not 0 <= args.threads <= MAX_THREADS:
+        raise InputError(f"--threads: expected 0 to {MAX_THREADS}, got {args.threads}")
     if args.num_gpus != 1:
         raise InputError(f"--num_gpus: this version runs on one device, got {args.num_gpus}")
     if args.distill_steps:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from worldrt.engine.errors import InputError
-from worldrt.engine.files import staged_file
+from worldrt.engine.files import check_place, staged_file
+from worldrt.engine.schema import decode, parse_json
 from worldrt.runtime import sidecar
 from worldrt.runtime.locate import find_bundles
 from worldrt.runtime.models import Models
@@ -99,23 +100,44 @@ def jobs(args: argparse.Namespace) -> list[Job]:
 
 def _batch(path: Path, job: Job) -> list[Job]:
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-        made = [
-            replace(
-                job,
-                request=replace(job.request, prompt=item["prompt"]),
-                place=item["output_image" if "output_image" in item else "output_video"],
-                input_path=Path(item["input_video"]) if "input_video" in item else job.input_path,
-            )
-            for item in items
-        ]
+        items = parse_json(path.read_text(encoding="utf-8"))
+        made = [_of_item(decode(dict[str, str], item, f"[{i}]"), job) for i, item in enumerate(items)]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected a list of {{prompt, output_video}}: {error!r}") from error
-    if len({item.place for item in made}) < len(made):
-        raise InputError(f"{path}: two results have the same place")
+    except KeyError as error:
+        raise InputError(f"{path}: expected a list of {{prompt, output_video}}: {error} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: expected a list of {{prompt, output_video}}: {error}") from error
+    if not made:
+        raise InputError(f"{path}: expected a list of {{prompt, output_video}}, got an empty one")
     return made
+
+
+def _of_item(item: Mapping[str, str], job: Job) -> Job:
+    return replace(
+        job,
+        request=replace(job.request, prompt=item["prompt"]),
+        place=item["output_image" if "output_image" in item else "output_video"],
+        input_path=Path(item["input_video"]) if "input_video" in item else job.input_path,
+    )
+
+
+def check_places(jobs: Iterable[Job], *, overwrite: bool) -> None:
+    """Raises `OutputError` or `InputError` for results that cannot be put, all of them, where they should go."""
+    taken: set[Path] = set()
+    for job in jobs:
+        kind, path = split_place(job.place)
+        if kind == "null":
+            continue
+        for place in (_sidecar_of(path), path):
+            if place.absolute() in taken:
+                raise InputError(f"{place}: two results would have this place")
+            taken.add(place.absolute())
+            check_place(place, overwrite=overwrite)
+
+
+def _sidecar_of(path: Path) -> Path:
+    return path.with_suffix(".json")
 
 
 class Generator:
@@ -132,6 +154,8 @@ class Generator:
             return {self.task: Text2Image(self.models).settings(job.request)}
         if job.input_path is None:
             raise InputError("--input_path: a picture or a video to go on from is missing")
+        if not job.input_path.is_file():
+            raise InputError(f"{job.input_path}: no such file")
         return {self.task: Video2World(self.models).settings(job.request, job.given_frames)}
 
     def run(self, job: Job, observer: Bars | Plain, *, overwrite: bool) -> Result:
@@ -144,7 +168,7 @@ class Generator:
         if kind == "null":
             self._write(job, video, observer, overwrite)
             return Result(job.place, None, video, observer.timings)
-        note = path.with_suffix(".json")
+        note = _sidecar_of(path)
         with staged_file(note, overwrite=overwrite) as part:
             self._write(job, video, observer, overwrite)
             facts = sidecar.describe(
@@ -152,7 +176,8 @@ class Generator:
             )
             given = job.input_path and {"path": str(job.input_path.absolute()), "frames": job.given_frames}
             facts["input"] = given
-            part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+            part.write_bytes(text.encode("utf-8", "backslashreplace"))  # paths that are not UTF-8 as JSON's escapes
         return Result(job.place, note, video, observer.timings)
 
     def _write(self, job: Job, video: VideoFormat, observer: Bars | Plain, overwrite: bool) -> None:

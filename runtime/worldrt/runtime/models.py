@@ -39,6 +39,8 @@ class Models:
         if reason:
             raise BackendError(f"backend '{chosen.backend}': {reason}")
         chosen.opened_device  # noqa: B018  # an absent device is said at once
+        if len(checkpoints) > len(bundles):
+            raise InputError(f"checkpoint: expected one for each of {len(bundles)} bundle(s), got {len(checkpoints)}")
         roots = [*checkpoints, *[None] * (len(bundles) - len(checkpoints))]
         opened = [load_bundle(folder, root) for folder, root in zip(bundles, roots, strict=True)]
         return cls(opened, chosen)

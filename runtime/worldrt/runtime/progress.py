@@ -37,7 +37,7 @@ class Bars(Observer):
         self._shown.update(self._tasks[stage], completed=done)
 
     def warn(self, text: str) -> None:
-        self._console.print(f"warning: {text}", highlight=False)
+        self._console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 class Plain(Observer):

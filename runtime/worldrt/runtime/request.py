@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
@@ -14,6 +15,7 @@ from worldrt.runtime.noise import check_seed
 DEFAULT_ASPECT_RATIO = "16:9"
 DEFAULT_RESOLUTION = "720"
 DEFAULT_FPS = 16
+LATENT_BYTES_PER_PIXEL = 2  # of noise, state and prediction, where 16 channels stand for 4 frames of 8x8 pixels
 ANY = "any"  # the key of a model that has one resolution
 
 
@@ -78,10 +80,10 @@ def video_settings(request: Request, spec: Denoiser, *, temporal: int, clean_fra
     fps = _fps(request, spec.frames)
     num_frames = request.num_frames if request.num_frames is not None else spec.frames[str(fps)]
     if num_frames < 1 or (num_frames - 1) % temporal:
-        below = max(0, num_frames - 1) // temporal * temporal + 1
+        below = max(clean_frames, num_frames - 1) // temporal * temporal + 1
+        near = f"{below} or {below + temporal}" if below > clean_frames else str(below + temporal)
         raise InputError(
-            f"num_frames: expected 1 more than a multiple of {temporal}, got {num_frames}; "
-            f"{below} or {below + temporal} would do"
+            f"num_frames: expected 1 more than a multiple of {temporal}, got {num_frames}; {near} would do"
         )
     if num_frames <= clean_frames:
         raise InputError(
@@ -94,10 +96,14 @@ def video_settings(request: Request, spec: Denoiser, *, temporal: int, clean_fra
 def _settings(
     request: Request, spec: Denoiser, size: tuple[int, int], *, fps: int, num_frames: int, guidance: float | None
 ) -> Settings:
-    """Raises `InputError` for an empty prompt, a seed that cannot be used, and sampler numbers."""
+    """Raises `InputError` for texts, a seed, a size or sampler numbers that cannot be used."""
     if not request.prompt.strip():
         raise InputError('prompt: it is empty; say what the video shows, with --prompt "..."')
+    for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt or "")):
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"{name}: it is not UTF-8 text, or holds a character 0; write it as UTF-8")
     check_seed(request.seed)
+    _check_memory(*size, num_frames)
     sampler = spec.sampler
     settings = Settings(
         *size,
@@ -112,6 +118,24 @@ def _settings(
     )
     settings.table()  # refuses numbers that cannot be used
     return settings
+
+
+def _check_memory(width: int, height: int, num_frames: int) -> None:
+    """Raises `InputError` for a clip whose latents alone do not fit: better than being killed in the middle."""
+    needed, present = width * height * num_frames * LATENT_BYTES_PER_PIXEL, memory_bytes()
+    if present is not None and needed > present:
+        raise InputError(
+            f"{num_frames} frame(s) of {width}x{height} need at least {needed / 1e9:.1f} GB of memory, "
+            f"and this machine has {present / 1e9:.1f}; ask for a smaller size or fewer frames"
+        )
+
+
+def memory_bytes() -> int | None:
+    """Physical memory of this machine, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _delta(spec: Denoiser, scale: float | None) -> float:
@@ -150,9 +174,11 @@ def spec_size(spec: Denoiser, aspect_ratio: str, resolution: str | None) -> tupl
 
 def _aspect_ratio(request: Request, spec: Denoiser) -> str:
     """The one asked for, else that of the model's table which is nearest to the given width and height, else 16:9."""
-    if request.aspect_ratio is not None or not (request.width and request.height):
+    given = (request.width or 0) > 0 and (request.height or 0) > 0
+    if request.aspect_ratio is not None or not given:
         return request.aspect_ratio or DEFAULT_ASPECT_RATIO
-    wanted = log(request.width / request.height)
+    assert request.width and request.height
+    wanted = log(request.width) - log(request.height)
     table = next(iter(spec.sizes.values()))
     return min(table, key=lambda ratio: abs(log(table[ratio][0] / table[ratio][1]) - wanted))
 

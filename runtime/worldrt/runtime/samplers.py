@@ -18,6 +18,9 @@ import numpy as np
 from worldrt.engine.errors import InputError
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
+MAX_STEPS = 10_000
+SMALLEST_SIGMA, LARGEST_SIGMA = 1e-6, 1e6  # beyond, float32 latents say nothing
+MAX_ORDER = 1e3
 CLEAN = (0.0, 1.0, 0.0, 0.0)  # x' = x0
 
 
@@ -88,10 +91,15 @@ def table(kind: str, steps: int, sigma_max: float, sigma_min: float, order: floa
     found: Callable[..., object] | None = globals().get(kind) if kind in names() else None
     if found is None:
         raise InputError(f"sampler '{kind}': unknown; there are: {', '.join(names())}")
-    if steps < 1:
-        raise InputError(f"steps: expected 1 or more, got {steps}")
-    if not 0 < sigma_min < sigma_max < np.inf:
-        raise InputError(f"sigma_min and sigma_max: expected 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}")
+    if not 1 <= steps <= MAX_STEPS:
+        raise InputError(f"steps: expected 1 to {MAX_STEPS}, got {steps}")
+    if not SMALLEST_SIGMA <= sigma_min < sigma_max <= LARGEST_SIGMA:
+        raise InputError(
+            f"sigma_min and sigma_max: expected 0 < sigma_min < sigma_max, from {SMALLEST_SIGMA:g} to "
+            f"{LARGEST_SIGMA:g}, got {sigma_min}, {sigma_max}"
+        )
+    if not 0 < order <= MAX_ORDER:
+        raise InputError(f"order of the sigmas: expected more than 0, at most {MAX_ORDER:g}, got {order}")
     result = found(steps, sigma_max, sigma_min, order)
     assert isinstance(result, SamplerTable)
     return result

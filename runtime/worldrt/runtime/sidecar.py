@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from worldrt.engine.bundle import Bundle
 from worldrt.engine.errors import InputError
-from worldrt.engine.schema import SchemaError, decode, encode
+from worldrt.engine.schema import SchemaError, decode, encode, parse_json
 from worldrt.kernels import status
 from worldrt.runtime.components import Execution
 from worldrt.runtime.request import Request, Settings
@@ -20,6 +19,21 @@ from worldrt.runtime.timing import Timings
 
 SCHEMA = 1
 PACKAGES = ("worldrt", "numpy", "onnxruntime", "tokenizers", "av")
+
+
+@dataclass(frozen=True)
+class _Execution:
+    backend: str
+    device: str
+    guidance: Literal["batched", "sequential"]
+    options: Mapping[str, int | float | bool | str]
+    kernels: str
+
+
+@dataclass(frozen=True)
+class _Input:
+    path: str
+    frames: int
 
 
 def describe(
@@ -82,12 +96,24 @@ def version(package: str) -> str | None:
         return None
 
 
+_READ: dict[str, Any] = {  # what a run is repeated from
+    "task": str,
+    "bundles": tuple[Mapping[str, Any], ...],
+    "execution": _Execution,
+    "input": _Input | None,
+}
+
+
 def read(path: Path) -> dict[str, Any]:
     """A sidecar's data, its `request` decoded. Raises `InputError` where it is not one."""
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
             raise InputError(f"{path}: sidecar of schema {data['schema']!r}; this worldrt reads {SCHEMA}")
+        for key, kind in _READ.items():
+            decode(kind, data.get(key), key)
+        for bundle in data["bundles"]:
+            decode(dict[str, str], {key: bundle.get(key) for key in ("folder", "weight_root")}, "bundles")
         return data | {"request": decode(Request, data["request"], "request")}
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error

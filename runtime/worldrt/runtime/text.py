@@ -46,6 +46,8 @@ class TextEncoder:
     def tokens(self, prompt: str) -> list[int]:
         """Token ids with the end token. Raises `InputError` where there are more than `max_tokens`."""
         ids: list[int] = self._tokenizer.encode(prompt).ids
+        if not ids:
+            raise InputError("prompt: it holds no token that this model reads; say it in other words")
         if len(ids) > self.spec.max_tokens:
             raise InputError(
                 f"prompt: {len(ids)} tokens ({len(prompt.split())} words); this model reads {self.spec.max_tokens}. "

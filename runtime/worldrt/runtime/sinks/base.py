@@ -74,6 +74,8 @@ def split_place(place: str) -> tuple[str, Path]:
     kinds = plugin.names(PACKAGE)
     scheme, colon, rest = place.partition(":")
     if colon and scheme in kinds:
+        if scheme != "null" and not Path(rest).name:
+            raise InputError(f"'{place}': expected a name after {scheme}:")
         return scheme, Path(rest)
     suffix = Path(place).suffix.lower().lstrip(".")
     if suffix not in kinds:
