@@ -55,8 +55,27 @@ def test_whole(folder, capsys):
     assert "toy tiny" in printed and "fit, hashed" in printed and "ids int64[batch, 4]" in printed
     assert main(["inspect", str(folder), "--json"]) == 0
     text = json.loads(capsys.readouterr().out)["components"]["text"]
-    assert text["graphs"]["encode"]["loaded"] and text["weights"]["problem"] is None
+    assert text["graphs"]["encode"]["state"] == "yes" and text["weights"]["problem"] is None
     assert text["graphs"]["encode"]["inputs"] == [{"name": "ids", "dtype": "int64", "shape": ["batch", 4]}]
+
+
+def test_a_graph_for_a_gpu_is_sound(folder, capsys):
+    """ONNX Runtime has no bfloat16 MatMul on a CPU, which is no fault of the bundle."""
+    bfloat16, int64, make = onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT64, onnx.helper
+    nodes = [make.make_node("Cast", ["ids"], ["x"], to=bfloat16), make.make_node("MatMul", ["x", "w"], ["text"])]
+    inputs = [
+        make.make_tensor_value_info("ids", int64, ["batch", 4]),
+        make.make_tensor_value_info("w", bfloat16, [4, 3]),
+    ]
+    graph = make.make_graph(nodes, "g", inputs, [make.make_tensor_value_info("text", bfloat16, ["batch", 3])])
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 21)], ir_version=10)
+    (folder / "encode.onnx").write_bytes(model.SerializeToString())
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["text"]["graphs"]["encode"]["sha256"] = file_sha256(folder / "encode.onnx")
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    assert main(["inspect", str(folder), "--json"]) == 0
+    encode = json.loads(capsys.readouterr().out)["components"]["text"]["graphs"]["encode"]
+    assert (encode["state"], encode["problem"]) == ("sound, not for a CPU", None)
 
 
 def damaged(folder, capsys, text, *flags):

@@ -8,20 +8,16 @@ from typing import Any
 
 from worldrt.engine.bundle import Bundle, Component, Graph, load_bundle
 from worldrt.engine.device import open_device
-from worldrt.engine.errors import BundleError, WorldrtError
+from worldrt.engine.errors import BundleError, UnsupportedError, WorldrtError
 from worldrt.engine.schema import encode
 from worldrt.engine.session import open_session
 from worldrt.engine.weights import open_weights
 
-SMALL_BYTES = 1_000_000_000  # of external weights: a graph with more is only loaded when asked for
 
-
-def inspect(folder: Path, checkpoint: str | None, *, full: bool, load: bool, as_json: bool) -> int:
+def inspect(folder: Path, checkpoint: str | None, *, full: bool, as_json: bool) -> int:
     """Print a bundle. Raises `BundleError` where it is damaged, after printing what could be read."""
     bundle = load_bundle(folder, checkpoint)
-    components = {
-        name: _component(bundle, component, full, load) for name, component in bundle.manifest.components().items()
-    }
+    components = {name: _component(bundle, component, full) for name, component in bundle.manifest.components().items()}
     report = {
         "bundle": str(folder),
         "family": bundle.manifest.family,
@@ -38,14 +34,11 @@ def inspect(folder: Path, checkpoint: str | None, *, full: bool, load: bool, as_
     return 0
 
 
-def _component(bundle: Bundle, component: Component, full: bool, load: bool) -> dict[str, Any]:
+def _component(bundle: Bundle, component: Component, full: bool) -> dict[str, Any]:
     recorded = bundle.manifest.weights.files
     size = sum(recorded[file].size_bytes for file in component.files if file in recorded)
     problem = _problem(lambda: open_weights(bundle, component, full=full))
-    graphs = {}
-    for name, graph in component.graphs.items():
-        small = graph.weights_as == "inputs" or size <= SMALL_BYTES
-        graphs[name] = _graph(bundle, graph, load=problem is None and (load or small))
+    graphs = {name: _graph(bundle, graph, load=problem is None) for name, graph in component.graphs.items()}
     return {
         "precision": component.precision,
         "weights": {"files": list(component.files), "size_bytes": size, "problem": problem, "hashed": full},
@@ -55,11 +48,9 @@ def _component(bundle: Bundle, component: Component, full: bool, load: bool) -> 
 
 def _graph(bundle: Bundle, graph: Graph, *, load: bool) -> dict[str, Any]:
     path = bundle.path(graph.file)
-    problem = None
+    problem, state = None, "not tried"
     if load:
-        problem = _problem(
-            lambda: open_session("onnxruntime", path, graph, open_device("cpu"), weight_root=bundle.weight_root)
-        )
+        problem, state = _loads(bundle, graph)
     return {
         "file": graph.file,
         "size_bytes": path.stat().st_size,
@@ -68,13 +59,34 @@ def _graph(bundle: Bundle, graph: Graph, *, load: bool) -> dict[str, Any]:
         "outputs": encode(graph.outputs),
         "weights": len(graph.weights),
         "weights_as": graph.weights_as,
-        "loaded": load and problem is None,
+        "state": state,
         "problem": problem,
         "described": {
             "inputs": [spec.describe() for spec in graph.inputs],
             "outputs": [spec.describe() for spec in graph.outputs],
         },
     }
+
+
+def _loads(bundle: Bundle, graph: Graph) -> tuple[str | None, str]:
+    """What is wrong with the graph, and in a word whether it loads. One for a GPU may be sound and not run here.
+
+    Weights stay in the mapped files, so a graph of any size loads in seconds and little memory.
+    """
+    try:
+        open_session(
+            "onnxruntime",
+            bundle.path(graph.file),
+            graph,
+            open_device("cpu"),
+            weight_root=bundle.weight_root,
+            options={"low_memory": True},
+        )
+    except UnsupportedError:
+        return None, "sound, not for a CPU"
+    except WorldrtError as error:
+        return str(error), "no"
+    return None, "yes"
 
 
 def _problem(check: Any) -> str | None:
@@ -99,9 +111,8 @@ def _print(report: dict[str, Any]) -> None:
         state = weights["problem"] or ("fit, hashed" if weights["hashed"] else "fit")
         table.add_row(name, "", "", facts["precision"], f"{_size(weights['size_bytes'])}, {escape(state)}", "")
         for graph_name, graph in facts["graphs"].items():
-            loads = "yes" if graph["loaded"] else graph["problem"] or "not tried (--load)"
             held = f"{graph['weights']} tensors, {graph['weights_as']}"
-            table.add_row("", graph_name, _size(graph["size_bytes"]), "", held, escape(loads))
+            table.add_row("", graph_name, _size(graph["size_bytes"]), "", held, graph["state"])
         table.add_section()
     console.print(table)
     for name, facts in report["components"].items():
