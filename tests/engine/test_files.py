@@ -84,6 +84,10 @@ def test_of_two_writers_at_once_the_first_one_wins(tmp_path):
             two.write_text("first")
         one.write_text("second")
     assert target.read_text() == "first"
+    target.unlink()
+    target.symlink_to("nowhere")
+    with pytest.raises(OutputError, match="exists"), staged_file(target):
+        pass
     assert os.listdir(tmp_path) == ["out"]
 
 

@@ -138,7 +138,7 @@ def open_device(name: str) -> Device:
     if name == "cpu":
         return HostDevice()
     kind, _, index = name.partition(":")
-    if kind != "cuda" or not (index or "0").isdigit():
+    if kind != "cuda" or not (index or "0").isdecimal():
         raise BackendError(f"device '{name}': expected cpu, cuda or cuda:<number>")
     from worldrt.engine.cuda import CudaDevice
 

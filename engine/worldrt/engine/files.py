@@ -79,7 +79,7 @@ def _put(part: Path, path: Path, overwrite: bool) -> None:
 def check_place(path: Path, *, overwrite: bool) -> None:
     """Raises `OutputError` where `path` exists (unless `overwrite`) or its folder cannot be made."""
     try:
-        if path.exists() and not overwrite:
+        if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputError(f"{path} exists; give another place, or --overwrite to replace it")
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
