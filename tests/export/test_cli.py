@@ -170,3 +170,11 @@ def test_large_files_that_are_no_model(capsys, tmp_path):
     write_sparse(tmp_path / "transformer" / "m.safetensors", {"patch_embed.proj.weight": (5120, 72)}, "bfloat16")
     line = fails(capsys, "--model", "2B", "--task", "video2world", "--checkpoint", tmp_path)
     assert "expected [2048, 72], got [5120, 72]" in line
+
+
+def test_a_missing_tokenizer_is_found_before_anything_is_traced(checkpoint, tmp_path, monkeypatch, capsys):
+    shutil.rmtree(checkpoint / "tokenizer")
+    monkeypatch.setattr(job, "run_job", lambda *_: pytest.fail("traced"))
+    line = fails(capsys, *NANO_TEXT, "--checkpoint", checkpoint, "-o", tmp_path / "out")
+    assert "tokenizer.json: not found; looked for" in line
+    assert not (tmp_path / "out").exists()

@@ -83,10 +83,10 @@ def export_bundle(
         steps = _Steps(progress, len(jobs) * (2 if _verifies(verified, places) else 1))
         for place in places:
             (folder / place.part.name).mkdir()
+        files = _copy_files(places, root, folder)
         done = run_jobs(jobs, workers, lambda name: steps.next(f"exporting {name}"))
         entries = {place.part.name: _entry(place, done, store_root) for place in places}
-        manifest = _manifest(model, entries, store_root, folder, full_hash)
-        manifest = replace(manifest, files=_copy_files(places, root, folder))
+        manifest = replace(_manifest(model, entries, store_root, folder, full_hash), files=files)
         write_manifest(folder, manifest)
         if _verifies(verified, places):
             report.verified = _verify(folder, places, steps)
@@ -138,9 +138,10 @@ def _manifest(model: Model, entries: dict[str, Component], root: Path, folder: P
 
 
 def producer() -> dict[str, str]:
-    """Versions of what makes graphs."""
+    """Versions of what makes graphs, as far as they are installed packages."""
     packages = ("worldrt", "torch", "onnx", "onnx-ir", "onnxscript")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+    found = {name: [d.version for d in metadata.distributions(name=name)] for name in packages}
+    return {"python": platform.python_version()} | {name: versions[0] for name, versions in found.items() if versions}
 
 
 def _copy_files(places: Sequence[Place], root: Path, folder: Path) -> dict[str, str]:
