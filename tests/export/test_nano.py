@@ -170,3 +170,9 @@ def test_half_precision_runs_as_it_is(nano_bundle, tmp_path):
     graph = load_bundle(tmp_path / "b").manifest.denoisers["text2image"].graphs["block"]
     assert {s.dtype for s in graph.inputs} == {"float16", "float32"}
     assert {w.dtype for w in graph.weights} == {"float32"}
+
+
+def test_torch_programs_are_among_the_files_that_are_checked(nano_bundle):
+    manifest = load_bundle(nano_bundle).manifest
+    programs = {graph.program for part in manifest.components().values() for graph in part.graphs.values()}
+    assert None not in programs and programs <= set(manifest.files)

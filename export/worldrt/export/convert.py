@@ -91,9 +91,7 @@ def _load(source: Path) -> tuple[Mapping[str, Any], bool]:
             f"{source}: refused: it holds more than tensors, and loading it could run code; get the official file"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{source}: damaged, cut short, or no torch file: {_first_line(error)}"
-        ) from error
+        raise CheckpointError(f"{source}: damaged, cut short, or no torch file: {_first_line(error)}") from error
     while isinstance(state, Mapping) and any(isinstance(state.get(name), Mapping) for name in _WRAPPERS):
         state = next(state[name] for name in _WRAPPERS if isinstance(state.get(name), Mapping))
     if not isinstance(state, Mapping):

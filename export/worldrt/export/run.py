@@ -85,6 +85,7 @@ def export_bundle(
             (folder / place.part.name).mkdir()
         files = _copy_files(places, root, folder)
         done = run_jobs(jobs, workers, lambda name: steps.next(f"exporting {name}"))
+        files |= {d.graph.program: file_sha256(folder / d.graph.program) for d in done if d.graph.program is not None}
         entries = {place.part.name: _entry(place, done, store_root) for place in places}
         manifest = replace(_manifest(model, entries, store_root, folder, full_hash), files=files)
         write_manifest(folder, manifest)
