@@ -51,7 +51,7 @@ def test_a_call_runs_on_its_buffers_again_and_again(bundle_folder, low_memory):
         ((TensorSpec("x", "float16", ("batch", 4)),), "tensor 'x': the bundle says x float16"),
         ((TensorSpec("x", "float32", ("batch", 5)),), "tensor 'x': the bundle says"),
         ((TensorSpec("x", "float32", (4,)),), "tensor 'x': the bundle says"),
-        ((TensorSpec("z", "float32", ("batch", 4)),), "'x' is in one of them only"),
+        ((TensorSpec("z", "float32", ("batch", 4)),), "'[xz]' is in one of them only"),
     ],
 )
 def test_a_graph_that_the_bundle_does_not_describe(bundle_folder, inputs, text):

@@ -259,6 +259,31 @@ def test_a_tampered_bundle(computing, nano, capsys):
     refused(capsys, "changed since the export", "text2world", *SMALL, "--bundle", "mine")
 
 
+def tampered(folder, change):
+    """A copy of a bundle with another `bundle.json`."""
+    shutil.copytree(folder, "mine", dirs_exist_ok=True)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    change(manifest)
+    with open("mine/bundle.json", "w") as file:
+        json.dump(manifest, file)
+
+
+@pytest.mark.parametrize(("blocks", "text"), [(3, "more than the 3 blocks"), (6, "uses tensor")])
+def test_a_wrong_number_of_blocks(computing, nano, capsys, blocks, text):
+    """Of a denoiser in block form: fewer would leave layers out, and make another video."""
+    tampered(nano.folder, lambda manifest: manifest["denoisers"]["video2world"].update(blocks=blocks))
+    refused(capsys, text, "text2world", *SMALL, "--bundle", "mine")
+
+
+def test_swapped_denoisers(computing, nano, capsys):
+    def swap(manifest):
+        both = manifest["denoisers"]
+        both["text2image"], both["video2world"] = both["video2world"], both["text2image"]
+
+    tampered(nano.folder, swap)
+    refused(capsys, "text2image: expected a denoiser with the conditions []", "text2world", *SMALL, "--bundle", "mine")
+
+
 def test_a_full_disk(computing, capsys, monkeypatch):
     """The disk fills up while frames are written."""
     import errno

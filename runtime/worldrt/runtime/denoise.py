@@ -17,6 +17,7 @@ import numpy as np
 
 from worldrt.engine.bundle import Denoiser, Graph
 from worldrt.engine.device import Buffer, Device
+from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
 from worldrt.runtime.components import Opener
@@ -96,11 +97,11 @@ class DenoiserModel:
     @property
     def conditions(self) -> set[str]:
         """Names of the inputs beside x, level and text."""
-        return {spec.name for spec in self._entry.inputs} - {"x", "level", "text"}
+        return conditions_of(self.spec)
 
     @property
     def _entry(self) -> Graph:
-        return self.spec.graphs["denoise" if self.spec.form == "whole" else "embed"]
+        return _entry(self.spec)
 
     def bind(self, shape: DenoiserShape, *, guided: bool) -> BoundDenoiser:
         """Allocate every buffer for clips of one shape. Raises `ShapeError` where the graphs cannot take it."""
@@ -120,6 +121,10 @@ class DenoiserModel:
 
     def _axes(self, shape: DenoiserShape, batch: int) -> dict[str, int]:
         axes = solve_axes(self._entry.inputs, {"x": shape.latents(batch)})
+        if not {"batch", "frames", "rows", "columns"} <= set(axes):
+            raise BundleError(
+                f"{self._entry.file}: expected x over batch, frames, rows, columns, got {', '.join(axes)}"
+            )
         return axes | {
             "text": shape.text,
             "tokens": axes["rows"] * axes["columns"],
@@ -145,6 +150,18 @@ class DenoiserModel:
         specs = (*session.graph.inputs, *session.graph.outputs)
         buffers = {spec.name: pool.take(roles.get(spec.name, spec.name), spec) for spec in specs}
         return session.bind(pool.axes, {**self.weights(name, instance), **buffers})
+
+
+def conditions_of(spec: Denoiser) -> set[str]:
+    """Names of a denoiser's inputs beside x, level and text."""
+    return {tensor.name for tensor in _entry(spec).inputs} - {"x", "level", "text"}
+
+
+def _entry(spec: Denoiser) -> Graph:
+    name = "denoise" if spec.form == "whole" else "embed"
+    if name not in spec.graphs:
+        raise BundleError(f"a denoiser of this bundle has no graph '{name}'; export the bundle again")
+    return spec.graphs[name]
 
 
 class _Pool:

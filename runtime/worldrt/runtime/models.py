@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from worldrt.engine import plugin
 from worldrt.engine.bundle import Bundle, load_bundle
-from worldrt.engine.errors import BackendError, InputError
+from worldrt.engine.errors import BackendError, BundleError, InputError
 from worldrt.runtime.components import Execution, Opener
-from worldrt.runtime.denoise import DenoiserModel
+from worldrt.runtime.denoise import DenoiserModel, conditions_of
 from worldrt.runtime.text import TextEncoder
 from worldrt.runtime.vae import VaeCodec
 
@@ -53,10 +53,20 @@ class Models:
         folders = ", ".join(str(bundle.folder) for bundle in self.bundles)
         raise InputError(f"{folders}: no model for {task}; export one with trt-export, and give it as --bundle")
 
-    def check(self, task: str, texts: Sequence[str]) -> None:
-        """Raises what stands in the way of running a task on some texts, but loads no graph."""
+    def check(self, task: str, texts: Sequence[str], conditions: Iterable[str] = ()) -> None:
+        """Raises what stands in the way of running a task on some texts, but loads no graph.
+
+        `conditions` are the denoiser's inputs that the task gives besides x, level, text and position: one that is not
+        filled, or not there, would make another video without a word.
+        """
         opener = self.opener(task)
         manifest = opener.bundle.manifest
+        taken, given = conditions_of(manifest.denoisers[task]) - {"position"}, set(conditions)
+        if taken != given:
+            raise BundleError(
+                f"{opener.bundle.folder}: {task}: expected a denoiser with the conditions {sorted(given)}, "
+                f"got {sorted(taken)}; export the bundle again"
+            )
         encoder = self.text(task)
         for text in texts:
             encoder.tokens(text)

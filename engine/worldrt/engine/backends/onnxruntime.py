@@ -83,7 +83,7 @@ def _check_interface(path: Path, graph: Graph, session: Any) -> None:
     if graph.weights_as == "inputs":
         recorded |= {weight.name: TensorSpec(weight.name, weight.dtype, weight.shape) for weight in graph.weights}
     found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
-    missing = [spec.name for spec in graph.outputs if spec.name not in found]
+    missing = [name for name in recorded if name not in found]
     unknown = [name for name in found if name not in recorded]
     if missing or unknown:
         raise BackendError(
@@ -121,12 +121,10 @@ class OnnxRuntimeSession(Session):
     def _prepare(self, buffers: Mapping[str, Buffer]) -> Callable[[], None]:
         binding = self._session.io_binding()
         kind, _, index = self.device.name.partition(":")
-        taken = {value.name for value in self._session.get_inputs()}
         outputs = {spec.name for spec in self.graph.outputs}
         for name, buffer in buffers.items():
             bind = binding.bind_output if name in outputs else binding.bind_input
-            if name in outputs or name in taken:  # a graph may drop an input that it does not need
-                bind(name, kind, int(index or 0), _ELEMENT_TYPES[buffer.dtype], buffer.shape, buffer.pointer)
+            bind(name, kind, int(index or 0), _ELEMENT_TYPES[buffer.dtype], buffer.shape, buffer.pointer)
         return partial(self._run, binding)
 
     def _run(self, binding: Any) -> None:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from worldrt.engine.errors import BundleError
 from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.models import Models
 from worldrt.runtime.noise import initial_noise
@@ -82,15 +81,9 @@ def sample_clip(
         )
         bound = model.bind(shape, guided=settings.guidance != 0)
         bound.fill_text(*texts)
-        position = {"position": np.arange(shape.frames, dtype=np.float32)} if "position" in model.conditions else {}
-        given = position | dict(conditions)
-        if set(given) != model.conditions:  # one that is not filled, or not asked for, would make another video
-            raise BundleError(
-                f"{task}: expected a denoiser with the inputs {', '.join(sorted(given))}, got one with "
-                f"{', '.join(sorted(model.conditions))}; export the bundle again"
-            )
-        for name, values in given.items():
-            bound.fill(name, values)
+        for name, values in ({"position": np.arange(shape.frames, dtype=np.float32)} | dict(conditions)).items():
+            if name in model.conditions:
+                bound.fill(name, values)
     table = settings.table()
     stage = f"{task}: sampling"
     with observer.stage(stage):

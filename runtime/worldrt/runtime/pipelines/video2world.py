@@ -13,6 +13,7 @@ from worldrt.runtime.pipelines.base import Float32, Frame, Pipeline, encode_text
 from worldrt.runtime.request import Request, Settings, video_settings
 
 TASK = "video2world"
+CONDITIONS = ("clean", "mask")
 
 DEFAULT_NEGATIVE_PROMPT = (
     "Blurred, noisy, badly exposed footage with compression blocks; shaking camera, stutter, flicker, abrupt cuts; "
@@ -34,7 +35,7 @@ class Video2World(Pipeline):
             raise InputError(f"frames: expected 1 more than a multiple of {temporal} given frames, got {given_frames}")
         spec = self.models.opener(TASK).bundle.manifest.denoisers[TASK]
         settings = video_settings(request, spec, temporal=temporal, clean_frames=given_frames)
-        self.models.check(TASK, [request.prompt, negative_text(request)])
+        self.models.check(TASK, [request.prompt, negative_text(request)], CONDITIONS)
         return settings
 
     def __call__(self, request: Request, frames: Frame, observer: Observer | None = None) -> Iterator[Frame]:
