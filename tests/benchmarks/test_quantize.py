@@ -97,3 +97,11 @@ def test_blocks_and_half_precision_are_refused(bundle, tmp_path):
         changed = replace(manifest, denoisers={"video2world": replace(entry, **change)})
         with pytest.raises(InputError, match=words):
             quantize_manifest(changed, tmp_path, tmp_path)
+
+
+def test_a_bundle_with_torch_programs_stays_whole(nano_bundle, tmp_path):
+    """Those of the quantised graphs go, the others stay and are checked like every file."""
+    quantize_bundle(nano_bundle, tmp_path / "int8")
+    manifest = load_bundle(tmp_path / "int8").manifest
+    assert "video2world/denoise.pt2" not in manifest.files and not list((tmp_path / "int8").glob("*2*/*.pt2"))
+    assert "vae/decode_next.pt2" in manifest.files

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -25,8 +25,6 @@ from worldrt.engine.bundle import (
     Denoiser,
     Graph,
     Manifest,
-    Text,
-    Vae,
     Weight,
     file_sha256,
     load_bundle,
@@ -42,7 +40,6 @@ KEPT = re.compile(r"(^|\.)(stem|final|\w*modulation)\.")
 MAX_BYTES = 2**31 - 2**26
 """What an .onnx file can hold (protobuf: 2 GiB), with some room for the graph."""
 Array = np.ndarray[Any, Any]
-C = TypeVar("C", Vae, Text)
 
 
 def quantize_manifest(manifest: Manifest, folder: Path, root: Path) -> Manifest:
@@ -51,12 +48,14 @@ def quantize_manifest(manifest: Manifest, folder: Path, root: Path) -> Manifest:
     Saved torch programs of them are removed. Raises `InputError` for a denoiser in block form, one that does not
     compute in float32, or one that is too large.
     """
-    made = {name: _denoiser(entry, folder, root) for name, entry in manifest.denoisers.items()}
-    return replace(manifest, denoisers=made)
+    denoisers = {name: _denoiser(entry, folder, root) for name, entry in manifest.denoisers.items()}
+    removed = {graph.program for entry in manifest.denoisers.values() for graph in entry.graphs.values()}
+    files = {name: sha256 for name, sha256 in manifest.files.items() if name not in removed}
+    return replace(manifest, denoisers=denoisers, files=files)
 
 
 def quantize_bundle(source: Path, output: Path) -> None:
-    """Write a bundle of the same checkpoint whose denoisers are quantised; torch programs are left out.
+    """Write a bundle of the same checkpoint whose denoisers are quantised; those have no torch programs.
 
     Raises `BundleError`, `InputError`, `OutputError`.
     """
@@ -66,16 +65,8 @@ def quantize_bundle(source: Path, output: Path) -> None:
         for relative in (*manifest.files, *(g.file for c in manifest.components().values() for g in c.graphs.values())):
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / relative, folder / relative)
-        weights = replace(manifest.weights, root=str(root))
-        vae, text = _without_programs(manifest.vae), _without_programs(manifest.text)
-        exact = replace(manifest, weights=weights, vae=vae, text=text)
+        exact = replace(manifest, weights=replace(manifest.weights, root=str(root)))
         write_manifest(folder, quantize_manifest(exact, folder, root))
-
-
-def _without_programs(entry: C | None) -> C | None:
-    if entry is None:
-        return None
-    return replace(entry, graphs={name: replace(graph, program=None) for name, graph in entry.graphs.items()})
 
 
 def _denoiser(entry: Denoiser, folder: Path, root: Path) -> Denoiser:
