@@ -56,7 +56,7 @@ def open_session(
     copies, no folded transposes; somewhat slower."""
     ort = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and said once
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = True
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weight_root))
