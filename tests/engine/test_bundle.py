@@ -1,11 +1,12 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from worldrt.engine.bundle import load_bundle
+from worldrt.engine.bundle import load_bundle, write_manifest
 from worldrt.engine.errors import BundleError, CheckpointError
 from worldrt.engine.weights import open_weights
 
@@ -114,3 +115,10 @@ def test_weight_files_stay_under_their_root(bundle_folder, bad):
     edit(bundle_folder, change)
     with pytest.raises(BundleError, match="must stay inside the weight root"):
         opened(bundle_folder)
+
+
+def test_a_weight_root_that_is_not_utf8_survives(bundle_folder):
+    manifest = load_bundle(bundle_folder).manifest
+    odd = replace(manifest, weights=replace(manifest.weights, root="/models/\udcff"))
+    write_manifest(bundle_folder, odd)
+    assert load_bundle(bundle_folder).manifest == odd

@@ -186,7 +186,8 @@ class Bundle:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `bundle.json` into a folder."""
     text = json.dumps(encode(manifest), indent=1, ensure_ascii=False)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    # a root that is not UTF-8 holds lone surrogates, which JSON can write as escapes
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_manifest(folder: Path) -> Manifest:
