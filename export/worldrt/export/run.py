@@ -95,8 +95,7 @@ def export_bundle(
             write_manifest(folder, quantize.quantize_manifest(manifest, folder, store_root))
         report.bytes_written = _sizes(folder)
     report.seconds = time.perf_counter() - begin
-    report.peak_rss_bytes = max((d.peak_rss_bytes or 0 for d in done), default=0) or None
-    report.peak_rss_bytes = max(report.peak_rss_bytes or 0, peak_rss_bytes() or 0) or None
+    report.peak_rss_bytes = max([peak_rss_bytes() or 0, *(d.peak_rss_bytes or 0 for d in done)]) or None
     return report
 
 

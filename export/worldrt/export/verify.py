@@ -20,7 +20,7 @@ from worldrt.engine.bundle import Bundle, Graph
 from worldrt.engine.compare import Difference, difference
 from worldrt.engine.device import Buffer, HostDevice
 from worldrt.engine.session import open_session
-from worldrt.engine.tensors import TensorSpec, axis_names
+from worldrt.engine.tensors import TensorSpec, axis_names, solve_axes
 from worldrt.engine.weights import WeightStore
 from worldrt.export.graphs import GraphSource
 from worldrt.export.passes.shadow import shadow
@@ -130,16 +130,9 @@ def run_graph(
 
 
 def _all_axes(graph: Graph, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, int]:
-    """Axes that only outputs have."""
-    axes = {}
-    for spec in graph.inputs:
-        for entry, size in zip(spec.shape, inputs[spec.name].shape, strict=True):
-            if isinstance(entry, str) and "*" not in entry:
-                axes[entry] = size
-            elif isinstance(entry, str):
-                factor, _, name = entry.partition("*")
-                axes[name] = size // int(factor)
-    return complete_axes([*graph.inputs, *graph.outputs], axes)
+    """Those of the inputs, and axes that only outputs have."""
+    known = solve_axes(graph.inputs, {name: array.shape for name, array in inputs.items()})
+    return complete_axes([*graph.inputs, *graph.outputs], known)
 
 
 def _is_half(source: GraphSource) -> bool:
