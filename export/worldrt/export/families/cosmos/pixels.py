@@ -20,7 +20,8 @@ def to_pixels(video_BCTHW: Tensor, pixel_format: PixelFormat) -> Tensor:
     """
     video_BCTHW = video_BCTHW.clamp(-1, 1)
     if pixel_format == "rgb24":
-        return (video_BCTHW * 127.5 + 128.0).to(torch.uint8).permute(0, 2, 3, 4, 1)
+        # the Cast is last: TensorRT takes uint8 for outputs only, not between two layers
+        return (video_BCTHW.permute(0, 2, 3, 4, 1) * 127.5 + 128.0).to(torch.uint8)
     rgb = (video_BCTHW + 1) / 2
     luma = 16 + 219 * _luma(rgb)
     chroma = _chroma(F.avg_pool3d(rgb, (1, 2, 2)))
