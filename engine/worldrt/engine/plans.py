@@ -38,7 +38,7 @@ Profile = Mapping[str, Range]
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor of a safetensors file that takes the place of the weight input `name`; `file` is below the weight root."""
+    """A tensor of a safetensors file in the place of the weight input `name`; `file` is below the weight root."""
 
     name: str
     dtype: str
