@@ -15,6 +15,7 @@ from typing import Literal
 
 from worldrt.engine.errors import BundleError
 from worldrt.engine.files import inside
+from worldrt.engine.quality import Quality
 from worldrt.engine.schema import SchemaError, decode, encode, parse_json
 from worldrt.engine.tensors import SymbolicShape, TensorSpec
 from worldrt.engine.validate import check_manifest
@@ -22,6 +23,7 @@ from worldrt.engine.validate import check_manifest
 SCHEMA = 1
 FILE_NAME = "bundle.json"
 Precision = Literal["float32", "float16", "bfloat16"]
+Quantization = Literal["int8", "fp8", "int8_static"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Component:
 class Denoiser(Component):
     """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`.
 
-    `quantization`: linear layers are of this kind; their weights lie in the .onnx file and not among `weights`.
+    `quantization`: linear layers are of this kind. The weights of `int8` (at run time, for CPUs) lie in the .onnx file
+    and not among `weights`; `fp8` and `int8_static` (for engines) quantise those of the checkpoint inside the graph.
+    `quality` is what that was measured to do.
 
     `sizes`: resolution -> aspect ratio -> (width, height) in pixels. `frames`: fps -> number of pixel frames.
     """
@@ -102,7 +106,8 @@ class Denoiser(Component):
     sizes: Mapping[str, Mapping[str, tuple[int, int]]]
     frames: Mapping[str, int]
     size_multiple_px: int = 16
-    quantization: Literal["int8"] | None = None
+    quantization: Quantization | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from worldrt.engine.quality import check_quality
 from worldrt.engine.schema import SchemaError
 from worldrt.engine.tensors import ITEM_BYTES, SymbolicShape, TensorSpec
 
@@ -61,6 +62,9 @@ def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
     _expect(levels, f"{where}.sampler", "0 < sigma_min < sigma_max", got)
     _expect(sampler.order > 0, f"{where}.sampler.order", "more than 0", sampler.order)
     _check_sizes(where, denoiser)
+    if denoiser.quality is not None:
+        _expect(denoiser.quantization is not None, f"{where}.quality", "none without quantization", "one")
+        check_quality(f"{where}.quality", denoiser.quality)
     temporal = manifest.vae.temporal if manifest.vae is not None else 1
     _expect(bool(denoiser.frames), f"{where}.frames", "a frame count for each fps", "none")
     for fps, frames in denoiser.frames.items():
