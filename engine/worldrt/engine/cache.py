@@ -1,0 +1,198 @@
+"""The plan cache: engine plans under the hash of everything that they were made of.
+
+    <digest>.plan    the plan
+    <digest>.json    its record: the key in plain words, size and hash of the plan, the report of its build
+    <digest>.lock    while one process builds it and others wait
+    content.json     hashes of weights (worldrt.engine.content)
+
+A plan is taken only if its record is whole, the key in it equals the wanted one field by field, and size and hash of
+the plan are those of the record. The time of the record is that of its last use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldrt.engine.cache_folder import check_folder, default_folder, default_limit_bytes, make_folder, unwritable
+from worldrt.engine.content import ContentHashes, file_hash
+from worldrt.engine.errors import InputError, OutputError
+from worldrt.engine.files import staged_file
+from worldrt.engine.locks import file_lock, is_held
+from worldrt.engine.plan_key import PlanKey
+from worldrt.engine.plans import BuildReport
+from worldrt.engine.record import Record, read_record, write_record
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{6,64}")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What lies under one digest. `record` None: the record is missing or damaged."""
+
+    digest: str
+    plan: Path
+    record: Record | None
+    nbytes: int
+    used_s: float
+
+
+class PlanCache:
+    """Plans in one folder, at most `limit_bytes` of them; those unused for longest go first.
+
+    `folder` and `limit_bytes` come from the environment by default. Raises `OutputError` for a folder that belongs to
+    another user or that others may write to; a missing one is made when the first plan is put.
+    """
+
+    def __init__(self, folder: Path | None = None, limit_bytes: int | None = None) -> None:
+        self.folder = default_folder() if folder is None else Path(folder)
+        self.limit_bytes = default_limit_bytes() if limit_bytes is None else limit_bytes
+        check_folder(self.folder)
+        self.hashes = ContentHashes(self.folder / "content.json")
+
+    def find(self, key: PlanKey) -> Entry | None:
+        """The sound plan of a key, marked as used now, or None. Changes nothing else."""
+        entry = self.entry(key.digest)
+        if entry is None or damage(entry, key) is not None:
+            return None
+        with suppress(OSError):  # a cache that cannot be written still serves
+            os.utime(self._record(key.digest))
+        return entry
+
+    @contextmanager
+    def lock(self, digest: str) -> Iterator[None]:
+        """Hold one plan's place alone; wait for whoever builds it. Raises `OutputError` in a folder that cannot be
+        written."""
+        make_folder(self.folder)
+        check_folder(self.folder)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(file_lock(self._lock(digest)))
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
+            yield
+
+    def put(self, key: PlanKey, name: str, make: Callable[[Path], BuildReport]) -> Entry:
+        """Have `make` write a plan, and keep it whole or not at all; the caller holds the lock. Then plans unused for
+        longest are removed until the limit is kept.
+
+        Raises `OutputError` where the disk is full, and whatever `make` raises.
+        """
+        digest = key.digest
+        self._clear(digest)
+        note, part = (staged_file(path, overwrite=True) for path in (self._record(digest), self.plan_path(digest)))
+        with note as record, part as plan:  # the plan gets its name first
+            report = make(plan)
+            size, sha256 = plan.stat().st_size, file_hash(plan)
+            write_record(record, Record(key, name, sha256, size, time.time(), report))
+        self.evict(keep=digest)
+        entry = self.entry(digest)
+        if entry is None:
+            raise OutputError(f"{self.folder}: the plan of {name} was removed as soon as it was made; try again")
+        return entry
+
+    def discard(self, digest: str, reason: str) -> None:
+        """Remove a plan that proved unsound, with a warning; the caller holds the lock."""
+        _log.warning("%s: %s; it is built again", self.plan_path(digest), reason)
+        self._clear(digest)
+
+    def entries(self) -> list[Entry]:
+        """All entries, the one used last first."""
+        names = {path.stem for path in _listed(self.folder) if path.suffix in (".plan", ".json")}
+        found = (self.entry(name) for name in names if _DIGEST.fullmatch(name))
+        return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used_s)
+
+    def resolve(self, prefix: str) -> Entry:
+        """The entry whose digest begins so. Raises `InputError` unless there is exactly one."""
+        if not _PREFIX.fullmatch(prefix):
+            raise InputError(f"'{prefix[:80]}': expected the first 6 or more hexadecimal digits of a plan's digest")
+        found = [entry for entry in self.entries() if entry.digest.startswith(prefix)]
+        if len(found) != 1:
+            raise InputError(f"'{prefix}': {len(found) or 'no'} plans in {self.folder} begin so")
+        return found[0]
+
+    def remove(self, digest: str) -> bool:
+        """Remove an entry, unless it is being built or loaded. Raises `OutputError` where it cannot be removed."""
+        try:
+            with file_lock(self._lock(digest), wait=False) as got:
+                if not got or is_held(self.plan_path(digest)):
+                    return False
+                self._clear(digest)
+                return True
+        except OSError as error:
+            raise OutputError(f"{self.folder}: nothing can be removed: {error.strerror}") from error
+
+    def evict(self, keep: str | None = None) -> list[Entry]:
+        """Remove entries, unused for longest first, until the rest are within the limit: never `keep`, nor one that is
+        being built or loaded. Returns those removed."""
+        entries = self.entries()
+        total, removed = sum(entry.nbytes for entry in entries), []
+        for entry in reversed(entries):
+            if total <= self.limit_bytes:
+                break
+            if entry.digest != keep and self.remove(entry.digest):
+                total -= entry.nbytes
+                removed.append(entry)
+        return removed
+
+    def _clear(self, digest: str) -> None:
+        """Everything under a digest, also what a killed process left; the record first, so that no plan is taken."""
+        for path in (self._record(digest), self.plan_path(digest), *self.folder.glob(f".{digest}-*")):
+            path.unlink(missing_ok=True)
+
+    def entry(self, digest: str) -> Entry | None:
+        """What lies under a digest, sound or not; None where nothing does."""
+        paths = [path for path in (self._record(digest), self.plan_path(digest)) if path.exists()]
+        if not paths:
+            return None
+        try:
+            stats = [path.stat() for path in paths]
+        except FileNotFoundError:  # removed meanwhile
+            return None
+        size = sum(found.st_size for found in stats)
+        return Entry(digest, self.plan_path(digest), read_record(self._record(digest)), size, stats[0].st_mtime)
+
+    def plan_path(self, digest: str) -> Path:
+        """Where a plan is, or would be."""
+        return self.folder / f"{digest}.plan"
+
+    def _record(self, digest: str) -> Path:
+        return self.folder / f"{digest}.json"
+
+    def _lock(self, digest: str) -> Path:
+        return self.folder / f"{digest}.lock"
+
+
+def damage(entry: Entry, key: PlanKey | None = None) -> str | None:
+    """What is wrong with an entry, or None. Reads the plan whole. With `key`, it must also be the plan of that key."""
+    record = entry.record
+    if record is None:
+        return "its record is missing, damaged, or of another version of worldrt"
+    if record.key.digest != entry.digest or (key is not None and record.key != key):
+        return "its record is that of another plan"
+    try:
+        size = entry.plan.stat().st_size
+        if size != record.plan_bytes:
+            return f"{size} bytes instead of {record.plan_bytes}"
+        return None if file_hash(entry.plan) == record.plan_sha256 else "its content has changed (sha256 differs)"
+    except FileNotFoundError:
+        return "the plan itself is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unwritable(folder, error) from error

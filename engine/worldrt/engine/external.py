@@ -1,0 +1,102 @@
+"""The external data of an ONNX file: which bytes of which files it refers to. Reads protobuf by hand, without onnx.
+
+Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldrt.engine.errors import BundleError
+
+# where tensors may be: message -> field number -> message
+_FIELDS: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A tensor whose values are bytes of `file`, a path below the weight root. `nbytes` None: up to the file's end."""
+
+    name: str
+    file: str
+    offset: int
+    nbytes: int | None
+
+
+def external_tensors(path: Path) -> tuple[ExternalTensor, ...]:
+    """Every tensor of an ONNX file that lies outside of it, also those of nodes and subgraphs, in the file's order.
+
+    Raises `BundleError` where the file cannot be read or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return tuple(_walk(data, "model"))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, IndexError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not an ONNX file, or damaged ({error}); export the bundle again") from None
+
+
+def _walk(data: memoryview, kind: str) -> Iterator[ExternalTensor]:
+    if kind == "tensor":
+        yield from _tensor(data)
+        return
+    inside = _FIELDS[kind]
+    for number, value in _messages(data):
+        if number in inside:
+            yield from _walk(value, inside[number])
+
+
+def _tensor(data: memoryview) -> Iterator[ExternalTensor]:
+    name, facts = "", {}
+    for number, value in _messages(data):
+        if number == _TENSOR_NAME:
+            name = bytes(value).decode()
+        elif number == _TENSOR_EXTERNAL:
+            pair = {n: bytes(text).decode() for n, text in _messages(value)}
+            facts[pair.get(1, "")] = pair.get(2, "")
+    if facts:
+        length = facts.get("length")
+        offset = int(facts.get("offset") or 0)
+        yield ExternalTensor(name, facts.get("location", ""), offset, int(length) if length else None)
+
+
+def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a message: number and content; other fields are passed over."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            _, at = _varint(data, at)
+            continue
+        size, at = _varint(data, at) if kind == _LENGTH else ({_FIXED64: 8, _FIXED32: 4}.get(kind, -1), at)
+        if not 0 <= size <= len(data) - at:
+            raise ValueError("cut short, or of an unknown wire type")
+        if kind == _LENGTH:
+            yield tag >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
