@@ -9,7 +9,8 @@ from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.engine.errors import InputError
 from worldrt.engine.session import open_session
 from worldrt.engine.weights import open_weights
-from worldrt.export.quantize import KEPT, LIMIT, quantize_bundle, quantized
+from worldrt.export.quantize.dynamic import LIMIT, quantize_bundle, quantized
+from worldrt.export.quantize.static import KEPT
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_sums_of_pairs_fit_16_bits():
 def test_blocks_and_half_precision_are_refused(bundle, tmp_path):
     from dataclasses import replace
 
-    from worldrt.export.quantize import quantize_manifest
+    from worldrt.export.quantize.dynamic import quantize_manifest
 
     manifest = load_bundle(bundle).manifest
     entry = manifest.denoisers["video2world"]

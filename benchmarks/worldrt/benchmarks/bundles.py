@@ -18,7 +18,7 @@ def nano(scratch: Path, progress: Callable[[str], None]) -> Path:
 
 def int8(bundle: Path, scratch: Path, progress: Callable[[str], None]) -> Path:
     """The same bundle with quantised denoisers."""
-    from worldrt.export.quantize import quantize_bundle
+    from worldrt.export.quantize.dynamic import quantize_bundle
 
     progress("quantise")
     quantize_bundle(bundle, scratch / "int8")

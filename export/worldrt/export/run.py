@@ -25,12 +25,13 @@ from worldrt.engine.bundle import (
 )
 from worldrt.engine.files import staged_folder
 from worldrt.engine.weights import fingerprint, open_weights
-from worldrt.export import quantize, verify, weights
+from worldrt.export import verify, weights
 from worldrt.export.checkpoint import find_file
 from worldrt.export.choose import CHECKPOINT, Place, checkpoint_root, is_small, locate, model_of
 from worldrt.export.job import Done, jobs_of, run_jobs
 from worldrt.export.memory import peak_rss_bytes
 from worldrt.export.plan import Built, Model, Options
+from worldrt.export.quantize.dynamic import quantize_manifest
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
@@ -92,7 +93,7 @@ def export_bundle(
         if _verifies(verified, places):
             report.verified = _verify(folder, places, steps)
         if options.quantize is not None:  # after the check, which is of the exact graphs
-            write_manifest(folder, quantize.quantize_manifest(manifest, folder, store_root))
+            write_manifest(folder, quantize_manifest(manifest, folder, store_root))
         report.bytes_written = _sizes(folder)
     report.seconds = time.perf_counter() - begin
     report.peak_rss_bytes = max([peak_rss_bytes() or 0, *(d.peak_rss_bytes or 0 for d in done)]) or None

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from worldrt.engine.bundle import (
 )
 from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_folder
+from worldrt.export.quantize.find import Linear, linears
+from worldrt.export.quantize.static import KEPT, constant
 
 LIMIT = 63
 """The largest quantised weight."""
-KEPT = re.compile(r"(^|\.)(stem|final|\w*modulation)\.")
-"""Weights that stay: they act on few rows, so they cost little time, but halve the error of x0."""
 MAX_BYTES = 2**31 - 2**26
 """What an .onnx file can hold (protobuf: 2 GiB), with some room for the graph."""
 Array = np.ndarray[Any, Any]
@@ -106,7 +106,7 @@ def quantize_int8(model: ir.Model, weights: Sequence[Weight], keep: re.Pattern[s
     shared: dict[int, tuple[ir.Value, ...]] = {}
     names = [weight.name for weight in weights if not keep.search(weight.name)]
     done = set()
-    for linear in list(_linears(model.graph, names)):
+    for linear in list(linears(model.graph, names)):
         _replace(model.graph, linear, shared)
         done.add(linear.weight.name)
     return tuple(weight for weight in weights if weight.name not in done)
@@ -121,42 +121,13 @@ def quantized(weight_OI: Array) -> tuple[Array, Array]:
     return np.ascontiguousarray(values.T), scale
 
 
-@dataclass(frozen=True)
-class _Linear:
-    """x @ transpose(weight): the weight (out, in) as it lies in the checkpoint, and the nodes up to the product."""
-
-    weight: ir.Value
-    matmul: ir.Node
-    between: tuple[ir.Node, ...]
-
-
-def _linears(graph: ir.Graph, names: Sequence[str]) -> Iterator[_Linear]:
-    """Weights that are used once, by [Cast,] Transpose and MatMul."""
-    for name in names:
-        if name not in graph.initializers:
-            continue
-        value: ir.Value = graph.initializers[name]
-        between: list[ir.Node] = []
-        while (node := _only_user(value)) is not None and node.op_type in ("Cast", "Transpose"):
-            between.append(node)
-            value = node.outputs[0]
-        transposed = [step.op_type for step in between].count("Transpose") == 1
-        if node is not None and node.op_type == "MatMul" and node.inputs[1] is value and transposed:
-            yield _Linear(graph.initializers[name], node, tuple(between))
-
-
-def _only_user(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 else None
-
-
-def _replace(graph: ir.Graph, linear: _Linear, shared: dict[int, tuple[ir.Value, ...]]) -> None:
+def _replace(graph: ir.Graph, linear: Linear, shared: dict[int, tuple[ir.Value, ...]]) -> None:
     """DynamicQuantizeLinear (one for all products of an input), MatMulInteger, and both scales on the result."""
     weight, matmul = linear.weight, linear.matmul
     x, result = matmul.inputs[0], matmul.outputs[0]
     assert x is not None and weight.const_value is not None
     values, scale = quantized(weight.const_value.numpy())
-    w, w_scale = (_constant(graph, f"{weight.name}.{n}", array) for n, array in (("int8", values), ("scale", scale)))
+    w, w_scale = (constant(graph, f"{weight.name}.{n}", array) for n, array in (("int8", values), ("scale", scale)))
     nodes = []
     if id(x) not in shared:
         nodes.append(ir.node("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{x.name}.quantize"))
@@ -183,10 +154,3 @@ def _take_over(old: ir.Value, new: ir.Value) -> None:
     new.type, new.shape = old.type, old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name, new.name = f"{name}.replaced", name
-
-
-def _constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    tensor = ir.Tensor(array, name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
