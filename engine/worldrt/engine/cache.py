@@ -31,6 +31,7 @@ from worldrt.engine.record import Record, read_record, write_record
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
+_LEFT = re.compile(r"\.?([0-9a-f]{64})(?:-.*|\.lock)")
 _log = logging.getLogger(__name__)
 
 
@@ -133,6 +134,7 @@ class PlanCache:
     def evict(self, keep: str | None = None) -> list[Entry]:
         """Remove entries, unused for longest first, until the rest are within the limit: never `keep`, nor one that is
         being built or loaded. Returns those removed."""
+        self.sweep()
         entries = self.entries()
         total, removed = sum(entry.nbytes for entry in entries), []
         for entry in reversed(entries):
@@ -142,6 +144,21 @@ class PlanCache:
                 total -= entry.nbytes
                 removed.append(entry)
         return removed
+
+    def verify(self) -> Iterator[tuple[Entry, str | None]]:
+        """Every entry that is not being built just now, and what is wrong with it or None. Reads all plans whole."""
+        for entry in self.entries():
+            reason = damage(entry)
+            if reason is None or not is_held(self._lock(entry.digest)):
+                yield entry, reason
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        left = {found[1] for path in _listed(self.folder) if (found := _LEFT.fullmatch(path.name))}
+        for digest in left:
+            with suppress(OSError), file_lock(self._lock(digest), wait=False) as got:
+                for path in self.folder.glob(f".{digest}-*") if got else ():
+                    path.unlink(missing_ok=True)
 
     def _clear(self, digest: str) -> None:
         """Everything under a digest, also what a killed process left; the record first, so that no plan is taken."""

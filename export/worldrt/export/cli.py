@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from worldrt.engine.cli import Parser, run
 from worldrt.engine.errors import InputError
+from worldrt.export import cache_cli
 
 if TYPE_CHECKING:
     from worldrt.export.run import Progress, Report
@@ -26,6 +27,7 @@ examples:
   trt-export --model nano
   trt-export --model 2B --checkpoint /models/Cosmos-Predict2-2B-Video2World -o bundles/2B
   trt-export --model 14B --checkpoint /models --task video2world --resolution 480 --fps 10
+  trt-export cache --help           engine plans that were built before: ls, rm, verify
 """
 
 
@@ -90,6 +92,9 @@ def build_parser() -> Parser:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["cache"]:
+        return cache_cli.main(argv[1:])
     args = build_parser().parse_args(argv)
     if args.dit_path is not None and args.task == "all":
         raise InputError("--dit_path: say of which task the file is: --task text2image or --task video2world")
