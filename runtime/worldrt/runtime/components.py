@@ -12,6 +12,7 @@ from worldrt.engine.device import Buffer, Device, open_device
 from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Session, open_session
 from worldrt.engine.weights import WeightStore, open_weights
+from worldrt.runtime.record import Recording
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Execution:
 
     `guidance`: `batched` evaluates the conditional and unconditional text in one call of batch 2, `sequential` in two
     calls, which needs less memory. `offload_text` lets the text encoder go once the prompts of a run are encoded.
+    `record` writes the denoisers' inputs and the frames into a folder.
     """
 
     backend: str = "onnxruntime"
@@ -27,6 +29,7 @@ class Execution:
     guidance: str = "batched"
     offload_text: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    record: Recording | None = None
 
     @cached_property
     def opened_device(self) -> Device:

@@ -100,6 +100,11 @@ class DenoiserModel:
         return conditions_of(self.spec)
 
     @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs of the first graph."""
+        return self._entry.inputs
+
+    @property
     def _entry(self) -> Graph:
         return _entry(self.spec)
 

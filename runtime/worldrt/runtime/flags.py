@@ -64,6 +64,8 @@ def _output(parser: Parser, task: str) -> None:
     add("--batch_input_json", type=Path, help="a list of {prompt, output_video or output_image, input_video}")
     add("--overwrite", action="store_true", help="replace what is there")
     add("--from_sidecar", type=Path, metavar="FILE", help="repeat the run that a sidecar describes; other flags win")
+    add("--record_inputs", type=Path, metavar="DIR", help="keep the denoiser's inputs and the frames, to quantise by")
+    add("--record_steps", type=int, default=8, help="how many steps are kept of a run")
     add("--benchmark", action="store_true", help="run four times and print the mean of the last three")
     add("--json", action="store_true", help="print the result as JSON")
     add("--quiet", action="store_true", help="no progress")

@@ -21,6 +21,7 @@ from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.text2world import Text2World
 from worldrt.runtime.pipelines.video2world import Video2World
 from worldrt.runtime.progress import Bars, Plain
+from worldrt.runtime.record import Recording
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.sinks.base import VideoFormat, open_sink, split_place
 from worldrt.runtime.timing import Timings
@@ -73,7 +74,18 @@ def open_models(args: argparse.Namespace) -> Models:
         guidance=args.cfg,
         offload_text=args.offload_text_encoder,
         options=options,
+        record=_recording(args),
     )
+
+
+def _recording(args: argparse.Namespace) -> Recording | None:
+    if args.record_inputs is None:
+        return None
+    if args.batch_input_json is not None or args.benchmark:
+        raise InputError("--record_inputs: it keeps one run; leave --batch_input_json and --benchmark out")
+    recording = Recording(args.record_inputs, args.record_steps)
+    recording.prepare()
+    return recording
 
 
 def jobs(args: argparse.Namespace) -> list[Job]:
@@ -183,7 +195,8 @@ class Generator:
     def _write(self, job: Job, video: VideoFormat, observer: Bars | Plain, overwrite: bool) -> None:
         start = time.perf_counter()
         with observer, open_sink(job.place, video, overwrite=overwrite) as write:
-            for frame in self._frames(job, observer):
+            frames, record = self._frames(job, observer), self.models.execution.record
+            for frame in frames if record is None else record.frames(frames):
                 with observer.stage("write"):
                     write(frame)
         observer.timings.add("total", time.perf_counter() - start)

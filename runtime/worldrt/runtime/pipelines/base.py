@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -85,6 +86,10 @@ def sample_clip(
             if name in model.conditions:
                 bound.fill(name, values)
     table = settings.table()
+    record = models.execution.record
+    if record is not None:
+        first = record.call(task, model.inputs, bound.inputs, bound.texts, bound.device, len(table))
+        bound = replace(bound, calls=(first, *bound.calls))
     stage = f"{task}: sampling"
     with observer.stage(stage):
         observer.progress(stage, 0, len(table))
