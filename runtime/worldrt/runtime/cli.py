@@ -12,7 +12,7 @@ from typing import Any
 
 from worldrt.engine.cli import Parser, run
 from worldrt.engine.errors import InputError
-from worldrt.runtime import flags, generate, sidecar
+from worldrt.runtime import compare_cli, flags, generate, sidecar
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.request import Request
 from worldrt.runtime.timing import Timings, mean
@@ -31,6 +31,7 @@ def build_parser(defaults: Mapping[str, Any] | None = None) -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for task in flags.TASKS:
         flags.add_task(commands, task, defaults or {})
+    compare_cli.add(commands)
     inspect = commands.add_parser("inspect", help="what a bundle holds, and whether it is whole")
     inspect.set_defaults(verb="inspect")
     inspect.add_argument("bundle", type=Path)
@@ -49,6 +50,8 @@ def _main(argv: Sequence[str] | None) -> int:
         from worldrt.runtime.inspection import inspect
 
         return inspect(args.bundle, args.checkpoint, full=args.full, as_json=args.json)
+    if args.verb == "compare":
+        return compare_cli.run(args)
     if args.verb == "doctor":
         from worldrt.runtime.doctor import doctor
 
