@@ -103,12 +103,17 @@ class BuildJob:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build took and made. `layers` are the compiled layers as the library describes them, one line each."""
+    """What a build took and made. `layers` are the compiled layers as the library describes them, one line each.
+
+    `scratch_bytes` is the most that one layer needs besides its inputs and outputs, `activation_bytes` what a context
+    of the plan needs in all at the largest sizes of its profile.
+    """
 
     seconds: float
     plan_bytes: int
     peak_rss_bytes: int
     scratch_bytes: int | None = None
+    activation_bytes: int | None = None
     weight_bytes: int | None = None
     layers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

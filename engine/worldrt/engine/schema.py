@@ -6,6 +6,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def encode(value: object) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _decode(kind: Any, data: Any, where: str) -> Any:
@@ -72,6 +73,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         _expect(isinstance(data, dict), data, where, data, "an object")
         return {_decode(str, key, where): _decode(args[1], item, _join(where, key)) for key, item in data.items()}
+    if kind is Path:
+        return Path(_decode(str, data, where))
     if kind is float:
         number = isinstance(data, (int, float)) and not isinstance(data, bool) and abs(data) < _LARGEST
         return _expect(number, data, where, float(data) if number else data, "a number")

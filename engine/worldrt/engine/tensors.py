@@ -24,6 +24,19 @@ ITEM_BYTES = {
     "bool": 1,
 }
 
+# TensorProto.DataType of onnx.proto3
+ONNX_TYPES = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int32": 6,
+    "int64": 7,
+    "bool": 9,
+    "float16": 10,
+    "float64": 11,
+    "bfloat16": 16,
+}
+
 Shape = tuple[int, ...]
 SymbolicShape = tuple[int | str, ...]
 

@@ -11,24 +11,13 @@ from typing import Any
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import BackendError, UnsupportedError
+from worldrt.engine.plans import Profile
 from worldrt.engine.session import Session
-from worldrt.engine.tensors import TensorSpec
+from worldrt.engine.tensors import ONNX_TYPES, TensorSpec
 from worldrt.engine.weights import WeightStore
 
-# TensorProto.DataType
-_ELEMENT_TYPES = {
-    "float32": 1,
-    "uint8": 2,
-    "int8": 3,
-    "int32": 6,
-    "int64": 7,
-    "bool": 9,
-    "float16": 10,
-    "float64": 11,
-    "bfloat16": 16,
-}
 # as `NodeArg.type` writes them
-_TYPE_NAMES = {name: f"tensor({name})" for name in _ELEMENT_TYPES} | {
+_TYPE_NAMES = {name: f"tensor({name})" for name in ONNX_TYPES} | {
     "float32": "tensor(float)",
     "float64": "tensor(double)",
 }
@@ -49,6 +38,7 @@ def open_session(
     *,
     weight_root: Path,
     weights: WeightStore | None = None,
+    profile: Profile | None = None,
     threads: int = 0,
     low_memory: bool = False,
 ) -> Session:
@@ -124,7 +114,7 @@ class OnnxRuntimeSession(Session):
         outputs = {spec.name for spec in self.graph.outputs}
         for name, buffer in buffers.items():
             bind = binding.bind_output if name in outputs else binding.bind_input
-            bind(name, kind, int(index or 0), _ELEMENT_TYPES[buffer.dtype], buffer.shape, buffer.pointer)
+            bind(name, kind, int(index or 0), ONNX_TYPES[buffer.dtype], buffer.shape, buffer.pointer)
         return partial(self._run, binding)
 
     def _run(self, binding: Any) -> None:

@@ -1,0 +1,37 @@
+"""TensorRT and TensorRT-RTX: the one place that imports them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from worldrt.engine.errors import BackendError
+from worldrt.engine.plans import Library
+
+LEAST = {"tensorrt": (10, 15), "tensorrt_rtx": (1, 4)}
+_INSTALL = {"tensorrt": "worldrt[gpu]", "tensorrt_rtx": "worldrt[rtx]"}
+
+
+def load_library(name: Library) -> ModuleType:
+    """The module `tensorrt` or `tensorrt_rtx`. Raises `BackendError` where it is absent or too old."""
+    install = f"pip install '{_INSTALL[name]}'"
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, OSError) as error:  # a library beneath it that is missing is an OSError
+        raise BackendError(f"{name} cannot be imported ({error}); {install}") from error
+    version = str(getattr(module, "__version__", ""))
+    least = LEAST[name]
+    if version_numbers(version) < least:
+        expected = ".".join(map(str, least))
+        raise BackendError(f"{name}: expected version {expected} or newer, got {version or 'none'}; {install}")
+    return module
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """`10.15.1.29` -> (10, 15, 1, 29), up to the first part that is no number."""
+    numbers: list[int] = []
+    for part in version.split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

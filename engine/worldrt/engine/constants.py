@@ -1,0 +1,85 @@
+"""Weight inputs of a graph as constants of it, without the onnx package.
+
+Protobuf messages merge by concatenation: bytes of a `ModelProto` that holds nothing but `graph.initializer` may follow
+those of an ONNX file, and an input of a name that also has an initializer is a constant. The values stay where they
+are: an initializer with external data names bytes of a file below the weight root.
+
+Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worldrt.engine.bundle import Graph
+from worldrt.engine.errors import BundleError
+from worldrt.engine.plans import Constant
+from worldrt.engine.tensors import ONNX_TYPES
+from worldrt.engine.weights import WeightStore, weight_key
+
+_MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
+_DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14
+_KEY, _VALUE = 1, 2
+_EXTERNAL = 1
+
+
+def constants_of(graph: Graph, store: WeightStore, block: int = 0) -> tuple[Constant, ...]:
+    """The weight inputs of instance `block` of a graph, by their places in the checkpoint; none where the graph refers
+    to its weights itself. Raises `BundleError` where the store lacks one."""
+    if graph.weights_as == "external":
+        return ()
+    found = []
+    for weight in graph.weights:
+        key = weight_key(weight, block)
+        if key not in store.owner:
+            raise BundleError(f"{store.root}: the graph {graph.file} uses tensor '{key}', which no weight file holds")
+        file = store.owner[key]
+        tensor = file.tensors[key]
+        place = file.path.relative_to(store.root).as_posix()
+        found.append(Constant(weight.name, tensor.dtype, tensor.shape, place, tensor.offset, tensor.nbytes))
+    return tuple(found)
+
+
+def with_constants(onnx: bytes, constants: Iterable[Constant]) -> bytes:
+    """An ONNX file in which some of the inputs are constants."""
+    initializers = b"".join(_field(_GRAPH_INITIALIZER, _tensor(constant)) for constant in constants)
+    return onnx + _field(_MODEL_GRAPH, initializers) if initializers else onnx
+
+
+def _tensor(constant: Constant) -> bytes:
+    """A `TensorProto` that refers to its values."""
+    place = {"location": constant.file, "offset": str(constant.offset), "length": str(constant.nbytes)}
+    entries = (_field(_KEY, key.encode()) + _field(_VALUE, _utf8(value)) for key, value in place.items())
+    return b"".join(
+        [
+            *(_number(_DIMS, size) for size in constant.shape),
+            _number(_DATA_TYPE, ONNX_TYPES[constant.dtype]),
+            _field(_NAME, constant.name.encode()),
+            *(_field(_EXTERNAL_DATA, entry) for entry in entries),
+            _number(_DATA_LOCATION, _EXTERNAL),
+        ]
+    )
+
+
+def _utf8(text: str) -> bytes:
+    """Names of files need not be text; the parser opens the bytes that it is given."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _number(number: int, value: int) -> bytes:
+    """A field that is a whole number from 0 up."""
+    return _varint(number << 3) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits to a byte, the least first; the eighth says that more follow."""
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
