@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.onnx.ops
 from scene import sample
 from torch import Tensor, nn
 from training import Run
@@ -73,6 +75,19 @@ class Clips:
         return found
 
 
+def teach_rotary_gradient() -> None:
+    """The operator that exports as RotaryEmbedding has no gradient: it is the turn back."""
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1], inputs[2])
+
+    def back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return torch.onnx.ops.rotary_embedding(gradient.contiguous(), cos, -sin), None, None, None
+
+    torch.library.register_autograd("onnx::RotaryEmbedding.opset23", back, setup_context=keep)
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--latents", type=Path, required=True)
@@ -82,6 +97,7 @@ def main() -> None:
     p.add_argument("--rate", type=float, default=1e-3)
     args = p.parse_args()
     torch.manual_seed(0)
+    teach_rotary_gradient()
     models, clips = Models(), Clips(args.latents)
     run = Run(args.out, models, steps=args.steps, rate=args.rate)
     run.train(lambda step: loss_of(models, clips, step, args.batch))
