@@ -6,7 +6,8 @@
     ├── BundleError              a bundle that is damaged, foreign, or does not fit its weights
     ├── ShapeError               a tensor that does not fit a graph
     ├── BackendError             a backend or device that is absent or refuses a graph
-    │   └── UnsupportedError     a sound graph, for which the backend has no kernels on this device
+    │   ├── UnsupportedError     a sound graph, for which the backend has no kernels on this device
+    │   └── DeviceMemoryError    a device with too little memory for what was asked
     └── OutputError              a place that cannot be written
 
 Everything else that is raised is a defect of worldrt.
@@ -41,6 +42,10 @@ class BackendError(WorldrtError):
 
 class UnsupportedError(BackendError):
     """A graph is sound, but the backend has no kernels for its dtypes or operations on this device."""
+
+
+class DeviceMemoryError(BackendError):
+    """The device, or the host memory that it copies from, is too small for what was asked."""
 
 
 class OutputError(WorldrtError):

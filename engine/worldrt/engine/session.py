@@ -12,7 +12,7 @@ Two calls of one session may share buffers: the output caches of one step are bo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from worldrt.engine import plugin
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import BackendError, ShapeError
+from worldrt.engine.plans import Profile
 from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
 from worldrt.engine.weights import WeightStore
 
@@ -76,6 +77,16 @@ class Session(ABC):
             )
         return buffer
 
+    @property
+    def capture_refusal(self) -> str | None:
+        """Why calls of this session cannot be part of a CUDA graph, or None where they can."""
+        return f"{type(self).__name__} cannot be captured"
+
+    @property
+    def capture_key(self) -> Hashable:
+        """What a captured call depends on besides its buffers."""
+        return None
+
     @abstractmethod
     def _prepare(self, buffers: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind the graph to checked buffers; the returned function runs it on them."""
@@ -89,11 +100,13 @@ def open_session(
     *,
     weight_root: Path,
     weights: WeightStore | None = None,
+    profile: Profile | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Session:
     """Load a graph. `backend` is a file name of `worldrt.engine.backends`; `options` are that backend's own.
 
-    `weights` are the component's, for backends that do not read the graph's own references (`torch`).
+    `weights` are the component's, for backends that do not read the graph's own references (`torch`). `profile` holds
+    the range of every axis, for backends that build an engine (`tensorrt`, `tensorrt_rtx`).
 
     Raises `InputError` for an unknown backend, `BackendError` where it is not installed or refuses the graph.
     """
@@ -102,6 +115,6 @@ def open_session(
     if reason:
         raise BackendError(f"backend '{backend}': {reason}")
     session: Session = module.open_session(
-        path, graph, device, weight_root=weight_root, weights=weights, **(options or {})
+        path, graph, device, weight_root=weight_root, weights=weights, profile=profile, **(options or {})
     )
     return session

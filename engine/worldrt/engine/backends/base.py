@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Device
+from worldrt.engine.plans import Profile
 from worldrt.engine.session import Session
 from worldrt.engine.weights import WeightStore
 
@@ -26,9 +27,11 @@ class Backend(Protocol):
         *,
         weight_root: Path,
         weights: WeightStore | None,
+        profile: Profile | None,
         **options: Any,
     ) -> Session:
-        """Load a graph. `weights` are those of its component, where the caller has them.
+        """Load a graph. `weights` are those of its component, `profile` the ranges of its axes, where the caller has
+        them.
 
         Raises `BackendError` where the file or the device does not suit.
         """

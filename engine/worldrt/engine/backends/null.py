@@ -9,6 +9,7 @@ from typing import Any
 
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
+from worldrt.engine.plans import Profile
 from worldrt.engine.session import Session
 from worldrt.engine.weights import WeightStore
 
@@ -24,6 +25,7 @@ def open_session(
     *,
     weight_root: Path,
     weights: WeightStore | None = None,
+    profile: Profile | None = None,
     latency_s: float = 0.0,
     **options: Any,
 ) -> Session:

@@ -12,6 +12,7 @@ from typing import Any
 from worldrt.engine.bundle import Graph
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import BackendError
+from worldrt.engine.plans import Profile
 from worldrt.engine.session import Session
 from worldrt.engine.weights import WeightStore
 
@@ -31,6 +32,7 @@ def open_session(
     *,
     weight_root: Path,
     weights: WeightStore | None = None,
+    profile: Profile | None = None,
     threads: int = 0,
     compile: bool = False,
 ) -> Session:
