@@ -30,6 +30,9 @@ def configure(trt: Any, builder: Any, job: BuildJob, monitor: Any) -> Any:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.options.workspace_bytes)
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)  # float32 is float32
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # else large tensors would be allocated while the engine runs, which a CUDA graph cannot hold
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     for option, flag in flags_of(job.options):
         config.set_flag(_of(trt, job, trt.BuilderFlag, "BuilderFlag", flag, option))
     _set_hardware(trt, config, job)

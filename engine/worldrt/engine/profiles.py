@@ -46,6 +46,10 @@ def profile_of(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(f"{graph.file}: no range is known for its axis '{unknown[0]}'; give it: {unknown[0]}=1:8:16")
+    if {"rows", "columns", "tokens"} <= set(
+        names
+    ):  # they must agree at both ends, where they are reshaped into another
+        known["tokens"] = _areas(known["rows"], known["columns"])
     return {name: known[name] for name in names}
 
 
@@ -102,8 +106,7 @@ def _replaced(
     if isinstance(component, Denoiser):
         if {"rows", "columns"} & {*plain, *own} and "tokens" not in {*plain, *own}:
             rows, columns = ({**known, **plain, **own}[name] for name in ("rows", "columns"))
-            areas = Range(rows.min * columns.min, rows.opt * columns.opt, rows.max * columns.max)
-            plain = {**plain, "tokens": areas}
+            plain = {**plain, "tokens": _areas(rows, columns)}
         return {**known, **plain, **own}
     plain = {name: bounds for name, bounds in plain.items() if name != "batch"}  # it is about denoisers
     if isinstance(component, Vae):
@@ -118,6 +121,10 @@ def _scaled(ranges: Mapping[str, Range], multiple_px: int, spatial: int) -> dict
     return {
         name: Range(b.min * by, b.opt * by, b.max * by) for name, b in ranges.items() if name in ("rows", "columns")
     }
+
+
+def _areas(rows: Range, columns: Range) -> Range:
+    return Range(rows.min * columns.min, rows.opt * columns.opt, rows.max * columns.max)
 
 
 def _patches(denoiser: Denoiser) -> list[tuple[int, int]]:
