@@ -50,6 +50,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = True
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weight_root))
+    # a quantised graph is computed as it says; the fusions know int8 only, and saturate where a CPU lacks VNNI
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     extra = {}
     if low_memory:
         options.add_session_config_entry("session.disable_prepacking", "1")
