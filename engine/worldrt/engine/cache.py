@@ -4,6 +4,7 @@
     <digest>.json    its record: the key in plain words, size and hash of the plan, the report of its build
     <digest>.lock    while one process builds it and others wait
     content.json     hashes of weights (worldrt.engine.content)
+    timing-*.bin     what TensorRT measured (`PlanCache.timing_path`)
 
 A plan is taken only if its record is whole, the key in it equals the wanted one field by field, and size and hash of
 the plan are those of the record. The time of the record is that of its last use.
@@ -21,13 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldrt.engine.cache_folder import check_folder, default_folder, default_limit_bytes, make_folder, unwritable
-from worldrt.engine.content import ContentHashes, file_hash
+from worldrt.engine.content import ContentHashes, digest_of, file_hash
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.engine.files import staged_file
 from worldrt.engine.locks import file_lock, is_held
 from worldrt.engine.plan_key import PlanKey
 from worldrt.engine.plans import BuildReport
 from worldrt.engine.record import Record, read_record, write_record
+from worldrt.engine.schema import encode
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
@@ -180,6 +182,10 @@ class PlanCache:
     def plan_path(self, digest: str) -> Path:
         """Where a plan is, or would be."""
         return self.folder / f"{digest}.plan"
+
+    def timing_path(self, key: PlanKey) -> Path:
+        """Where TensorRT remembers its measurements: one file for each library version and kind of GPU."""
+        return self.folder / f"timing-{digest_of([key.library, key.library_version, encode(key.target)])[:16]}.bin"
 
     def _record(self, digest: str) -> Path:
         return self.folder / f"{digest}.json"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from worldrt.engine.build import Progress, build_plan
 from worldrt.engine.cache import Entry, PlanCache, damage
 from worldrt.engine.errors import BackendError
 from worldrt.engine.locks import Hold
@@ -36,12 +36,12 @@ def obtain_plan(
     cache: PlanCache,
     *,
     library_version: str,
-    progress: Any = None,
+    progress: Progress | None = None,
     build: Callable[..., BuildReport] | None = None,
 ) -> Plan:
     """The plan of a job. A sound one in the cache is a hit; else it is built by one process while others wait for it.
 
-    `build` is `worldrt.engine.build.build_plan` or a twin of it. A plan that is damaged, or that another one's record
+    `build` stands in for `worldrt.engine.build.build_plan`. A plan that is damaged, or that another one's record
     lies beside, is removed with a warning and built again. Raises what the builder raises, `BundleError` and
     `CheckpointError` for files that cannot be read, and `OutputError` for a cache that cannot be written.
     """
@@ -78,7 +78,7 @@ def _built(
     job: BuildJob,
     cache: PlanCache,
     key: PlanKey,
-    progress: Any,
+    progress: Progress | None,
     build: Callable[..., BuildReport] | None,
     started: float,
 ) -> Plan:
@@ -86,7 +86,7 @@ def _built(
     old = cache.entry(key.digest)
     if old is not None:
         cache.discard(key.digest, damage(old, key) or "it was found damaged")
-    make = build or importlib.import_module("worldrt.engine.build").build_plan
+    make = build or partial(build_plan, timing_cache=cache.timing_path(key))
     entry = cache.put(key, job.name, lambda part: make(job, part, progress=progress))
     return _plan(entry, key, False, started, Hold(entry.plan))
 

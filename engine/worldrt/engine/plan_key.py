@@ -31,13 +31,13 @@ class PlanKey:
     producer: str
     graph_sha256: str
     inputs: tuple[TensorSpec, ...]
-    weights_sha256: str | None
     library: Library
     library_version: str
     precision: str
     profile: Mapping[str, Range]
     target: Target
     options: BuildOptions
+    weights_sha256: str | None = None
 
     @property
     def digest(self) -> str:
