@@ -1,0 +1,194 @@
+"""The whole story of static quantisation: sample, take ranges, rewrite the graphs, measure, decide."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from worldrt.engine.bundle import Bundle, Denoiser, Manifest, file_sha256, load_bundle, write_manifest
+from worldrt.engine.errors import InputError
+from worldrt.engine.files import staged_folder
+from worldrt.engine.quality import Quality
+from worldrt.engine.weights import WeightStore, open_weights
+from worldrt.export.quantize import gate, runs
+from worldrt.export.quantize.calibrate import ranges
+from worldrt.export.quantize.measure import LARGEST
+from worldrt.export.quantize.runs import Recorded, Size
+from worldrt.export.quantize.scheme import Array, Scheme, scheme_of
+from worldrt.export.quantize.static import chosen, insert
+from worldrt.export.quantize.twin import float32_twin
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is quantised, by what data, and how much worse it may be.
+
+    `keep` finds more weights that stay. `calibration` is a folder of recorded inputs; without one, `size` says which
+    runs are made.
+    """
+
+    scheme: Scheme
+    keep: re.Pattern[str] | None = None
+    calibration: Path | None = None
+    percentile: float = LARGEST
+    limits: gate.Limits = field(default_factory=gate.Limits)
+    size: Size = field(default_factory=Size)
+
+
+def settings_of(kind: str, keep: str | None, calibration: Path | None, percentile: float, limit: float) -> Settings:
+    """Settings from flags. Raises `InputError`."""
+    try:
+        pattern = None if keep is None else re.compile(keep)
+    except re.error as error:
+        raise InputError(f"--quantize_keep: '{keep}' is no regular expression: {error}") from error
+    if not 50 <= percentile <= LARGEST:
+        raise InputError(f"--calibration_percentile: expected 50 to 100, got {percentile}")
+    if calibration is not None and not calibration.is_dir():
+        raise InputError(f"--calibration: {calibration} is no folder; trt-run TASK ... --record_inputs DIR makes one")
+    return Settings(scheme_of(kind), pattern, calibration, percentile, gate.Limits().loosened(limit))
+
+
+def quantize_bundle(
+    source: Path, output: Path, settings: Settings, progress: Progress = lambda text: None
+) -> dict[str, Quality]:
+    """Write a bundle of the same checkpoint whose denoisers are quantised, and what that does to each.
+
+    Raises `BundleError`, `OutputError`, `BackendError`; `InputError` for a denoiser in block form, and where one is
+    worse than the limits allow.
+    """
+    bundle = load_bundle(source)
+    manifest = bundle.manifest
+    weights = replace(manifest.weights, root=str(bundle.weight_root.absolute()))
+    bundle = replace(bundle, manifest=replace(manifest, weights=weights))
+    with staged_folder(output) as folder:
+        _copy(bundle, folder)
+        manifest = quantize_folder(bundle, folder, settings, progress)
+    return {task: entry.quality for task, entry in manifest.denoisers.items() if entry.quality is not None}
+
+
+def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: Progress) -> Manifest:
+    """Quantise the graphs of `folder`, a copy of `bundle`, in place, and write their manifest."""
+    for task, entry in bundle.manifest.denoisers.items():
+        if entry.form != "whole" or entry.quantization is not None:
+            got = "an already quantised one" if entry.quantization else "blocks"
+            raise InputError(
+                f"{task}: {settings.scheme.name} wants an exact denoiser in whole form, got {got}; --form whole"
+            )
+    with tempfile.TemporaryDirectory(prefix="worldrt-quantize-") as scratch:
+        story = _Story(bundle, folder, settings, Path(scratch), progress)
+        story.calibrate()
+        manifest = story.rewrite()
+        manifest = story.judge(manifest)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+@dataclass
+class _Story:
+    """The steps in their order; `exact` is the float32 twin of the bundle, `calls` are recorded calls by task."""
+
+    bundle: Bundle
+    folder: Path
+    settings: Settings
+    scratch: Path
+    progress: Progress
+    calls: dict[str, list[Recorded]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.exact = float32_twin(self.bundle, self.scratch / "exact")
+        self.picture = self.scratch / "picture.ppm"
+        runs.write_picture(self.picture, self.settings.size.width, self.settings.size.height)
+
+    def sample(self, bundle: Bundle, task: str, prompt: int) -> Path:
+        """A run, recorded into the folder that is returned."""
+        folder = self.scratch / f"{bundle.folder.name}-{task}-{prompt}"
+        runs.run(bundle.folder, task, runs.PROMPTS[prompt], self.settings.size, folder, self.picture, seed=prompt)
+        return folder
+
+    def calibrate(self) -> None:
+        for task in self.bundle.manifest.denoisers:
+            self.progress(f"{task}: sampling for calibration")
+            given = self.settings.calibration
+            count = len(runs.PROMPTS) - 1
+            folders = [given] if given else [self.sample(self.exact, task, prompt) for prompt in range(count)]
+            self.calls[task] = [call for folder in folders for call in runs.recorded(folder, task)]
+
+    def rewrite(self) -> Manifest:
+        """Quantise each denoiser of `folder`."""
+        manifest = self.bundle.manifest
+        denoisers = {task: self._rewritten(task, entry) for task, entry in manifest.denoisers.items()}
+        removed = {graph.program for entry in manifest.denoisers.values() for graph in entry.graphs.values()}
+        files = {name: sha256 for name, sha256 in manifest.files.items() if name not in removed}
+        manifest = replace(manifest, denoisers=denoisers, files=files)
+        write_manifest(self.folder, manifest)
+        return manifest
+
+    def _rewritten(self, task: str, entry: Denoiser) -> Denoiser:
+        self.progress(f"{task}: ranges of activations")
+        scheme, keep = self.settings.scheme, self.settings.keep
+        twin = self.exact.manifest.denoisers[task]
+        amax = ranges(self.exact, twin, scheme, keep, self.calls[task], self.settings.percentile)
+        graph = entry.graphs["denoise"]
+        path = self.folder / graph.file
+        model = ir.load(path)
+        layers = chosen(model.graph, graph.weights, keep)
+        if not layers:
+            raise InputError(
+                f"{task}: no layer is left to quantise; a denoiser needs 3 blocks or more, see --quantize_keep"
+            )
+        store, keys = open_weights(self.bundle, entry), {weight.name: weight.key for weight in graph.weights}
+        insert(model.graph, layers, scheme, amax, lambda name: channel_amax(store, keys[name]))
+        ir.save(model, path)
+        if graph.program is not None:
+            (self.folder / graph.program).unlink(missing_ok=True)
+        changed = replace(graph, sha256=file_sha256(path), program=None)
+        return replace(entry, graphs={"denoise": changed}, quantization=scheme.name)
+
+    def judge(self, manifest: Manifest) -> Manifest:
+        """Measure each denoiser of `folder` and put the result on record. Raises `InputError` beyond the limits."""
+        quantized = float32_twin(load_bundle(self.folder, self.bundle.weight_root), self.scratch / "quantized")
+        measured = {task: self._quality(task, quantized) for task in manifest.denoisers}
+        for task, quality in measured.items():
+            gate.check(task, quality)
+        entries = {task: replace(entry, quality=measured[task]) for task, entry in manifest.denoisers.items()}
+        return replace(manifest, denoisers=entries)
+
+    def _quality(self, task: str, quantized: Bundle) -> Quality:
+        self.progress(f"{task}: errors of blocks and steps")
+        steps, blocks = gate.errors(self.exact, quantized, task, self.calls[task])
+        self.progress(f"{task}: frames of a whole run")
+        prompt = len(runs.PROMPTS) - 1
+        actual, exact = (runs.frames(self.sample(bundle, task, prompt)) for bundle in (quantized, self.exact))
+        percentile, limits = self.settings.percentile, self.settings.limits
+        how = "largest magnitude" if percentile == LARGEST else f"percentile {percentile:g}"
+        return Quality(
+            f"{how} of {len(self.calls[task])} calls", steps, blocks, gate.psnr_db(actual, exact),
+            limits.step_error, limits.psnr_db,
+        )  # fmt: skip
+
+
+def channel_amax(store: WeightStore, key: str) -> Array:
+    """The largest magnitude of each row of a stored weight, float64."""
+    buffer = store[key]
+    values = buffer.numpy()
+    if buffer.dtype == "bfloat16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    result: Array = np.abs(values).max(axis=1).astype(np.float64)
+    return result
+
+
+def _copy(bundle: Bundle, folder: Path) -> None:
+    """The graphs and files of a bundle."""
+    manifest = bundle.manifest
+    for relative in (*manifest.files, *(g.file for c in manifest.components().values() for g in c.graphs.values())):
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path(relative), folder / relative)

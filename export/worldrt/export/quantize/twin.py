@@ -1,0 +1,60 @@
+"""A bundle as one that computes in float32 on the same weights, so that any CPU can sample with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import onnx_ir as ir
+
+from worldrt.engine.bundle import Bundle, Component, Graph, file_sha256, load_bundle, write_manifest
+from worldrt.engine.tensors import TensorSpec
+from worldrt.export.passes.shadow import shadow
+
+C = TypeVar("C", bound=Component)
+_HALVES = ("bfloat16", "float16")
+
+
+def float32_twin(bundle: Bundle, folder: Path) -> Bundle:
+    """Write the twin of a bundle into `folder`, without torch programs. Its weights are those of the bundle.
+
+    Rounding to half precision between layers is left out (`passes.shadow`), quantisation is not.
+    """
+    manifest = bundle.manifest
+    for relative in manifest.files:
+        if not relative.endswith(".pt2"):
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path(relative), folder / relative)
+
+    def twin(component: C) -> C:
+        graphs = {name: _graph(bundle, graph, folder) for name, graph in component.graphs.items()}
+        return replace(component, precision="float32", graphs=graphs)
+
+    root = str(bundle.weight_root.absolute())
+    changed = replace(
+        manifest,
+        weights=replace(manifest.weights, root=root),
+        denoisers={name: twin(entry) for name, entry in manifest.denoisers.items()},
+        vae=manifest.vae and twin(manifest.vae),
+        text=manifest.text and twin(manifest.text),
+        files={name: sha256 for name, sha256 in manifest.files.items() if not name.endswith(".pt2")},
+    )
+    write_manifest(folder, changed)
+    return load_bundle(folder)
+
+
+def _graph(bundle: Bundle, graph: Graph, folder: Path) -> Graph:
+    path = folder / graph.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = ir.load(bundle.path(graph.file))
+    shadow(model, {weight.name for weight in graph.weights})
+    ir.save(model, path)
+    inputs, outputs = (_wide(specs) for specs in (graph.inputs, graph.outputs))
+    return replace(graph, sha256=file_sha256(path), inputs=inputs, outputs=outputs, program=None)
+
+
+def _wide(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    return tuple(replace(spec, dtype="float32") if spec.dtype in _HALVES else spec for spec in specs)
