@@ -41,7 +41,7 @@ def jobs_of(bundle: Bundle, name: str, store: WeightStore, wish: Wish) -> list[B
     component = bundle.manifest.components()[name]
     constants = form_of(component, store, wish.block_weights) == "constants"
     made: list[BuildJob] = []
-    for key, graph in component.graphs.items():
+    for key in component.graphs:
         instances: Iterable[int | None] = (None,)
         if isinstance(component, Denoiser) and key == "block" and constants:
             instances = range(component.blocks - 1)

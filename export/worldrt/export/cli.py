@@ -1,4 +1,4 @@
-"""`trt-export`: a checkpoint becomes a bundle."""
+"""`trt-export`: a checkpoint becomes a bundle, and a bundle engine plans."""
 
 from __future__ import annotations
 
@@ -12,23 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldrt.engine.cli import Parser, run
+from worldrt.engine.cli import run
 from worldrt.engine.errors import InputError
-from worldrt.export import cache_cli
+from worldrt.export import cache_cli, engine_flags
+from worldrt.export.flags import build_parser
 
 if TYPE_CHECKING:
     from worldrt.export.run import Progress, Report
 
-MODELS = ("nano", "0.6B", "2B", "14B")
-TASKS = ("text2image", "video2world")
-COMPONENTS = (*TASKS, "vae", "text")
-EPILOG = """\
-examples:
-  trt-export --model nano
-  trt-export --model 2B --checkpoint /models/Cosmos-Predict2-2B-Video2World -o bundles/2B
-  trt-export --model 14B --checkpoint /models --task video2world --resolution 480 --fps 10
-  trt-export cache --help           engine plans that were built before: ls, rm, verify
-"""
+__all__ = ["build_parser", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,66 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_main, argv)
 
 
-def build_parser() -> Parser:
-    """All flags of `trt-export`."""
-    p = Parser(
-        prog="trt-export",
-        description="Export a Cosmos-Predict2 checkpoint to a bundle of ONNX graphs; weights are not copied.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = p.add_argument_group("what")
-    what.add_argument("--model", required=True, choices=MODELS, help="nano needs no checkpoint, it makes one")
-    what.add_argument("--task", default="all", choices=(*TASKS, "all"), help="default: all that the checkpoint holds")
-    what.add_argument("--components", nargs="+", choices=COMPONENTS, default=[], help="export only these")
-    what.add_argument("--resolution", default="720", choices=("480", "720"), help="which official video weights")
-    what.add_argument("--fps", type=int, default=16, choices=(10, 16), help="which official video weights")
-    places = p.add_argument_group("where")
-    places.add_argument(
-        "--checkpoint", type=Path, metavar="DIR", help="a diffusers pipeline, official files, or a hub cache"
-    )
-    places.add_argument(
-        "--dit_path", type=Path, metavar="FILE", help="the transformer's weights, instead of those found"
-    )
-    places.add_argument(
-        "--load_ema", action="store_true", help="take the averaged weights (net_ema.) of an official file"
-    )
-    places.add_argument(
-        "--convert_to", type=Path, metavar="DIR", help="where .pt files are converted to; default: beside them"
-    )
-    places.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="default: bundles/MODEL, with the task if one is given"
-    )
-    places.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
-    how = p.add_argument_group("how")
-    how.add_argument(
-        "--form", default="auto", choices=("auto", "whole", "block"), help="auto: block from 1 B parameters"
-    )
-    how.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16"), help="auto: as stored")
-    how.add_argument(
-        "--rope_dtype", default="float32", choices=("float32", "bfloat16"), help="bfloat16: as official pipelines round"
-    )
-    how.add_argument("--pixel_format", default="rgb24", choices=("rgb24", "nv12", "yuv420p"), help="of decoded frames")
-    how.add_argument("--quantize", choices=("int8",), help="denoisers, for CPUs; these weights go into the bundle")
-    how.add_argument("--seed", type=int, default=0, help="of the nano checkpoint")
-    then = p.add_argument_group("and then")
-    then.add_argument(
-        "--verify", action=argparse.BooleanOptionalAction, help="compare with torch; default: small models"
-    )
-    then.add_argument(
-        "--torch_program", action=argparse.BooleanOptionalAction, help="save torch programs; default: small models"
-    )
-    then.add_argument("--full_hash", action="store_true", help="also hash the weight files whole")
-    then.add_argument("--jobs", type=int, default=_jobs(), help="graphs made side by side")
-    then.add_argument("--json", action="store_true", help="print the report as JSON")
-    return p
-
-
 def _main(argv: Sequence[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["cache"]:
         return cache_cli.main(argv[1:])
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    engine_flags.check(parser, args)
+    made: dict[str, Any] = {}
+    code = 0
+    if args.model is not None:
+        made, code = _export(args)
+    if code == 0 and (args.backend or args.check):
+        engines = importlib.import_module("worldrt.export.engine_cli")
+        plans, code = engines.run(args.bundle or Path(made["output"]), args)
+        made |= plans
+    if args.json:
+        print(json.dumps(made, indent=1))
+    return code
+
+
+def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Make a bundle. Gives the report as JSON, printed already unless JSON is wanted, and the exit code."""
     if args.dit_path is not None and args.task == "all":
         raise InputError("--dit_path: say of which task the file is: --task text2image or --task video2world")
     os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # shapes are symbols; its default forgets most of them
@@ -130,13 +84,9 @@ def _main(argv: Sequence[str] | None) -> int:
             workers=args.jobs,
             progress=progress,
         )
-    print(json.dumps(_as_json(report), indent=1)) if args.json else _print(report)
-    return 0 if all(row.passed for row in report.verified) else 1
-
-
-def _jobs() -> int:
-    """One for every two CPUs, which are often the two threads of one core."""
-    return max(1, min(4, (os.cpu_count() or 1) // 2))
+    if not args.json:
+        _print(report)
+    return _as_json(report), 0 if all(row.passed for row in report.verified) else 1
 
 
 def _default_output(model: str, task: str) -> Path:

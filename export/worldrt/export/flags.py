@@ -1,0 +1,87 @@
+"""The flags of `trt-export`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from worldrt.engine.cli import Parser
+from worldrt.export import engine_flags
+
+MODELS = ("nano", "0.6B", "2B", "14B")
+TASKS = ("text2image", "video2world")
+COMPONENTS = (*TASKS, "vae", "text")
+EPILOG = """\
+examples:
+  trt-export --model nano
+  trt-export --model 2B --checkpoint /models/Cosmos-Predict2-2B-Video2World -o bundles/2B
+  trt-export --model 14B --checkpoint /models --task video2world --resolution 480 --fps 10
+  trt-export --bundle bundles/2B --backend tensorrt_rtx --compute_capability 8.9 12.0
+  trt-export --bundle bundles/2B --backend tensorrt_rtx --check
+  trt-export cache --help           engine plans that were built before: ls, rm, verify
+"""
+
+
+def build_parser() -> Parser:
+    """All flags of `trt-export`."""
+    p = Parser(
+        prog="trt-export",
+        description="Export a Cosmos-Predict2 checkpoint to a bundle of ONNX graphs (weights are not copied), and "
+        "build engine plans of a bundle.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = p.add_argument_group("what")
+    source = what.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", choices=MODELS, help="nano needs no checkpoint, it makes one")
+    source.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle that is there; for --backend and --check")
+    what.add_argument("--task", default="all", choices=(*TASKS, "all"), help="default: all that the checkpoint holds")
+    what.add_argument("--components", nargs="+", choices=COMPONENTS, default=[], help="export only these")
+    what.add_argument("--resolution", default="720", choices=("480", "720"), help="which official video weights")
+    what.add_argument("--fps", type=int, default=16, choices=(10, 16), help="which official video weights")
+    places = p.add_argument_group("where")
+    places.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="a diffusers pipeline, official files, or a hub cache"
+    )
+    places.add_argument(
+        "--dit_path", type=Path, metavar="FILE", help="the transformer's weights, instead of those found"
+    )
+    places.add_argument(
+        "--load_ema", action="store_true", help="take the averaged weights (net_ema.) of an official file"
+    )
+    places.add_argument(
+        "--convert_to", type=Path, metavar="DIR", help="where .pt files are converted to; default: beside them"
+    )
+    places.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="default: bundles/MODEL, with the task if one is given"
+    )
+    places.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    how = p.add_argument_group("how")
+    how.add_argument(
+        "--form", default="auto", choices=("auto", "whole", "block"), help="auto: block from 1 B parameters"
+    )
+    how.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16"), help="auto: as stored")
+    how.add_argument(
+        "--rope_dtype", default="float32", choices=("float32", "bfloat16"), help="bfloat16: as official pipelines round"
+    )
+    how.add_argument("--pixel_format", default="rgb24", choices=("rgb24", "nv12", "yuv420p"), help="of decoded frames")
+    how.add_argument("--quantize", choices=("int8",), help="denoisers, for CPUs; these weights go into the bundle")
+    how.add_argument("--seed", type=int, default=0, help="of the nano checkpoint")
+    then = p.add_argument_group("and then")
+    then.add_argument(
+        "--verify", action=argparse.BooleanOptionalAction, help="compare with torch; default: small models"
+    )
+    then.add_argument(
+        "--torch_program", action=argparse.BooleanOptionalAction, help="save torch programs; default: small models"
+    )
+    then.add_argument("--full_hash", action="store_true", help="also hash the weight files whole")
+    then.add_argument("--jobs", type=int, default=_jobs(), help="graphs made side by side")
+    then.add_argument("--json", action="store_true", help="print the report as JSON")
+    engine_flags.add(p)
+    return p
+
+
+def _jobs() -> int:
+    """One for every two CPUs, which are often the two threads of one core."""
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
