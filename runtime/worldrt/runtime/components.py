@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from worldrt.engine.bundle import Bundle, Component
+from worldrt.engine.bundle import Bundle, Component, Denoiser
+from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Buffer, Device, open_device
 from worldrt.engine.errors import BundleError
+from worldrt.engine.graphs import Mode
 from worldrt.engine.session import Session, open_session
 from worldrt.engine.weights import WeightStore, open_weights
+from worldrt.runtime.engines import BACKENDS, Engines
 from worldrt.runtime.record import Recording
 
 
@@ -20,8 +23,10 @@ class Execution:
     """Where and how graphs run. `options` are the backend's own (`threads` of onnxruntime, `latency_s` of null).
 
     `guidance`: `batched` evaluates the conditional and unconditional text in one call of batch 2, `sequential` in two
-    calls, which needs less memory. `offload_text` lets the text encoder go once the prompts of a run are encoded.
-    `record` writes the denoisers' inputs and the frames into a folder.
+    calls, which needs less memory. `offload_text` lets the text encoder go once the prompts of a run are encoded;
+    `offload` lets every model go once its part of a run is done. `gpu_memory_gb` limits what is held on the GPU:
+    weights that do not fit are streamed from the host. `cuda_graphs` as of `worldrt.engine.graphs`. `record` writes
+    the denoisers' inputs and the frames into a folder.
     """
 
     backend: str = "onnxruntime"
@@ -30,11 +35,18 @@ class Execution:
     offload_text: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     record: Recording | None = None
+    offload: bool = False
+    gpu_memory_gb: float | None = None
+    cuda_graphs: Mode = "auto"
+    engines: Engines = field(default_factory=Engines)
 
     @cached_property
     def opened_device(self) -> Device:
         """The device itself, opened once."""
-        return open_device(self.device)
+        device = open_device(self.device)
+        if self.gpu_memory_gb is not None and isinstance(device, CudaDevice):
+            device.limit_bytes = int(self.gpu_memory_gb * 1e9)
+        return device
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,20 @@ class Opener:
     def device(self) -> Device:
         return self.execution.opened_device
 
-    def session(self, component: Component, name: str, weights: WeightStore) -> Session:
-        """Load a graph of a component with these weights. Raises `BundleError` where there is none of that name."""
+    def session(self, component: Component, name: str, weights: WeightStore, block: int = 0) -> Session:
+        """Load a graph of a component with these weights; where they are constants of an engine, with those of instance
+        `block`. Raises `BundleError` where there is none of that name."""
         graph = component.graphs.get(name)
         if graph is None:
             raise BundleError(f"{self.bundle.folder}: a graph '{name}' is missing; there are {list(component.graphs)}")
+        profile, options = None, dict(self.execution.options)
+        if self.execution.backend in BACKENDS:
+            batch = 2 if self.execution.guidance == "batched" and isinstance(component, Denoiser) else 1
+            fixed = None if self.takes_weights(component) else block
+            profile, more = self.execution.engines.options(
+                self.bundle, component, name, weights, batch=batch, block=fixed
+            )
+            options |= more
         return open_session(
             self.execution.backend,
             self.bundle.path(graph.file),
@@ -60,8 +81,13 @@ class Opener:
             self.device,
             weight_root=self.bundle.weight_root,
             weights=weights,
-            options=self.execution.options,
+            profile=profile,
+            options=options,
         )
+
+    def takes_weights(self, component: Component) -> bool:
+        """Whether one session serves all instances of a block graph, the weights being inputs of it."""
+        return self.execution.backend not in BACKENDS or self.execution.engines.takes_weights(component)
 
     def weights(self, component: Component) -> WeightStore:
         """The checked weight files of a component."""

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from worldrt.engine.bundle import Denoiser, Graph
+from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Buffer, Device
-from worldrt.engine.errors import BundleError
-from worldrt.engine.session import Call
+from worldrt.engine.errors import BundleError, DeviceMemoryError
+from worldrt.engine.graphs import StepGraphs
+from worldrt.engine.prefetch import BlockWeights
+from worldrt.engine.session import Call, Session
 from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
+from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.components import Opener
 
 STATE = ("hidden", "q", "kv")  # what a block takes from the one before it, in the order of its outputs
@@ -39,60 +40,33 @@ class DenoiserShape:
         return (batch, self.channels, self.frames, self.height, self.width)
 
 
-@dataclass(frozen=True)
-class BoundDenoiser:
-    """Buffers and calls for one clip.
-
-    `x` float32 (1, C, T, H, W) is the state; `batch` is 2 where both texts go through one call. `cond` and `uncond` are
-    views of x0, `uncond` None where there is no guidance.
-    """
-
-    device: Device
-    batch: int
-    inputs: Mapping[str, Buffer]
-    texts: tuple[Buffer, ...]
-    calls: tuple[Call, ...]
-    cond: Buffer
-    uncond: Buffer | None
-
-    @property
-    def x(self) -> Buffer:
-        return self.inputs["x"][0:1]
-
-    def fill(self, name: str, array: np.ndarray[Any, Any]) -> None:
-        """Write an input; it is repeated over the batch where it has none of its own."""
-        target = self.inputs[name]
-        values = np.ascontiguousarray(np.broadcast_to(array, target.shape), np.float32)
-        self.device.upload(target, values)
-
-    def fill_text(self, cond: np.ndarray[Any, Any], uncond: np.ndarray[Any, Any] | None) -> None:
-        """Write text rows (N, D) of both branches; `uncond` is ignored where there is no guidance."""
-        for target, rows in zip(self.texts, (cond, uncond), strict=False):
-            assert rows is not None
-            self.device.upload(target, rows[None])
-
-    def run(self) -> None:
-        """Evaluate x0 of all branches."""
-        for call in self.calls:
-            call.run()
-
-
 class DenoiserModel:
-    """A loaded denoiser; its weights are bound straight from the mapped checkpoint."""
+    """A loaded denoiser. On the host its weights are bound straight from the mapped checkpoint; on a GPU those of its
+    blocks stay there as far as memory allows."""
 
     def __init__(self, opener: Opener, spec: Denoiser) -> None:
         self.spec = spec
         self.device = opener.device
-        self._guidance = opener.execution.guidance
+        self._guidance, self._mode = opener.execution.guidance, opener.execution.cuda_graphs
+        self._last: tuple[tuple[DenoiserShape, bool], BoundDenoiser] | None = None
         store = opener.weights(spec)
-        self.sessions = {name: opener.session(spec, name, store) for name in spec.graphs}
-
-        def inputs(name: str, block: int = 0) -> dict[str, Buffer]:
-            graph = spec.graphs[name]
-            return opener.on_device(store.of_graph(graph, block)) if graph.weights_as == "inputs" else {}
-
         instances = {name: spec.blocks - 1 if name == "block" else 1 for name in spec.graphs}
-        self._weights = {name: [inputs(name, i) for i in range(count)] for name, count in instances.items()}
+        shared = opener.takes_weights(spec)
+        self.sessions = {  # one for all instances of a graph, or one each where weights are constants
+            _instance(name, i): opener.session(spec, name, store, i)
+            for name, count in instances.items()
+            for i in range(1 if shared or spec.form == "whole" else count)
+        }
+
+        def inputs(name: str, block: int) -> Mapping[str, Buffer]:
+            graph = spec.graphs[name]
+            return store.of_graph(graph, block) if graph.weights_as == "inputs" and shared else {}
+
+        on_host = {name: [inputs(name, i) for i in range(count)] for name, count in instances.items()}
+        self._blocks = None
+        if isinstance(self.device, CudaDevice) and len(on_host.get("block", ())) and on_host["block"][0]:
+            self._blocks = BlockWeights(self.device, on_host.pop("block"))
+        self._weights = {name: [opener.on_device(w) for w in given] for name, given in on_host.items()}
 
     @property
     def conditions(self) -> set[str]:
@@ -109,19 +83,60 @@ class DenoiserModel:
         return _entry(self.spec)
 
     def bind(self, shape: DenoiserShape, *, guided: bool) -> BoundDenoiser:
-        """Allocate every buffer for clips of one shape. Raises `ShapeError` where the graphs cannot take it."""
+        """Allocate every buffer for clips of one shape. Raises `ShapeError` where the graphs cannot take it, and
+        `DeviceMemoryError`."""
+        try:
+            return self._bind(shape, guided)
+        except DeviceMemoryError:
+            if self._blocks is None or not self._blocks.release():
+                raise
+        return self._bind(shape, guided)  # with fewer weights on the device
+
+    def bind_again(self, shape: DenoiserShape, *, guided: bool) -> BoundDenoiser:
+        """`bind` for a clip that is over before the next one: on a GPU, buffers and CUDA graphs of the last one serve
+        again where it had the same shape, and go where it had not."""
+        if not isinstance(self.device, CudaDevice):
+            return self.bind(shape, guided=guided)
+        key = (shape, guided)
+        if self._last is None or self._last[0] != key:
+            self._last = None
+            self._last = (key, self.bind(shape, guided=guided))
+        return self._last[1]
+
+    def _bind(self, shape: DenoiserShape, guided: bool) -> BoundDenoiser:
         together = guided and self._guidance == "batched"
         batch = 2 if together else 1
         pool = _Pool(self.device, self._axes(shape, batch))
         branches = ("both",) if together else ("cond", "uncond") if guided else ("cond",)
+        if self._blocks is not None:  # everything else first, then the weights share what memory is left
+            for branch in branches:
+                list(self._chain(pool, branch))
+            self._blocks.settle()
         calls = tuple(call for branch in branches for call in self._chain(pool, branch))
         texts, x0s = ([pool.made[f"{name} {branch}"] for branch in branches] for name in ("text", "x0"))
         if together:
             texts, x0s = ([both[0][0:1], both[0][1:2]] for both in (texts, x0s))
-        return BoundDenoiser(self.device, batch, pool.made, tuple(texts), calls, x0s[0], x0s[1] if guided else None)
+        sessions = tuple(self.sessions.values())
+        graphs = None
+        if isinstance(self.device, CudaDevice):
+            graphs = StepGraphs(self.device, mode=self._mode, refusal=lambda: _refusal(sessions))
+        return BoundDenoiser(
+            self.device,
+            batch,
+            pool.made,
+            tuple(texts),
+            calls,
+            x0s[0],
+            x0s[1] if guided else None,
+            sessions,
+            self._blocks,
+            graphs,
+        )
 
     def weights(self, name: str, instance: int = 0) -> Mapping[str, Buffer]:
         """The weight inputs of one instance of a graph; empty where they are in the graph."""
+        if name == "block" and self._blocks is not None:
+            return self._blocks.of(instance)
         return self._weights[name][instance]
 
     def _axes(self, shape: DenoiserShape, batch: int) -> dict[str, int]:
@@ -151,10 +166,22 @@ class DenoiserModel:
 
     def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         """Bind each tensor of a graph to the buffer of its role, which is its name unless `roles` says another."""
-        session = self.sessions[name]
+        session = self.sessions.get(_instance(name, instance)) or self.sessions[_instance(name, 0)]
         specs = (*session.graph.inputs, *session.graph.outputs)
         buffers = {spec.name: pool.take(roles.get(spec.name, spec.name), spec) for spec in specs}
-        return session.bind(pool.axes, {**self.weights(name, instance), **buffers})
+        call = session.bind(pool.axes, {**self.weights(name, instance), **buffers})
+        if name == "block" and self._blocks is not None:
+            return Call(call.buffers, self._blocks.call(instance, call.run))
+        return call
+
+
+def _instance(name: str, block: int) -> str:
+    return f"{name} {block}" if block else name
+
+
+def _refusal(sessions: tuple[Session, ...]) -> str | None:
+    """Why a step cannot be captured, or None."""
+    return next((reason for session in sessions if (reason := session.capture_refusal)), None)
 
 
 def conditions_of(spec: Denoiser) -> set[str]:

@@ -13,8 +13,9 @@ from worldrt.engine.bundle import Component, Denoiser, Graph, Manifest
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.tensors import TensorSpec
 from worldrt.runtime import samplers
+from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.components import Opener
-from worldrt.runtime.denoise import BoundDenoiser, DenoiserShape
+from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.models import Models
 from worldrt.runtime.noise import initial_noise
 from worldrt.runtime.sampling import sample

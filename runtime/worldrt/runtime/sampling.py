@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from worldrt.engine.device import Buffer, Device
 from worldrt.kernels import MultistepUpdate
-from worldrt.runtime.denoise import BoundDenoiser
+from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.samplers import SamplerTable
 
 
@@ -23,17 +24,59 @@ def sample(
     of the size of a tensor is allocated after the first row. The caller may stop between two rows.
     """
     bound.fill("x", noise)
-    level, run, upload = bound.inputs["level"], bound.run, bound.device.upload
-    levels = _levels(table, level.shape)
-    update = (_host_update if bound.device.name == "cpu" else _cuda_update)(bound, table, guidance)
-    twin = (bound.inputs["x"][1:2], bound.x) if bound.batch == 2 else None
+    step = (_host_step if bound.device.name == "cpu" else _device_step)(bound, table, guidance)
     for index in range(len(table)):
+        step(index)
+        yield index + 1
+
+
+def _host_step(bound: BoundDenoiser, table: SamplerTable, guidance: float) -> Callable[[int], None]:
+    """Row i of the table."""
+    level, run, upload, copy = bound.inputs["level"], bound.run, bound.device.upload, bound.device.copy
+    levels, update, twin = _levels(table, level.shape), _host_update(bound, table, guidance), _twin(bound)
+
+    def step(index: int) -> None:
         upload(level, levels[index])
         run()
         update(index)
         if twin:
-            bound.device.copy(*twin)
-        yield index + 1
+            copy(*twin)
+
+    return step
+
+
+def _device_step(bound: BoundDenoiser, table: SamplerTable, guidance: float) -> Callable[[int], None]:
+    """The same on the device's stream: level and coefficients of all rows are there from the start, and a step begins
+    with two small copies into fixed places, so that all that follows can be one CUDA graph."""
+    device, level, twin = bound.device, bound.inputs["level"], _twin(bound)
+    levels, rows = _levels(table, level.shape), _coefficients(bound, table)
+    row = bound.keep("coefficients", rows.shape[1:], "float64")
+    update = _device_update(bound, table.needs_previous, row, guidance)
+    each_level, each_row = _rows_on_device(device, levels, "float32"), _rows_on_device(device, rows, "float64")
+
+    def body() -> None:
+        bound.run()
+        update()
+        if twin:
+            device.copy(*twin)
+
+    def step(index: int) -> None:
+        device.copy(level, each_level[index])
+        device.copy(row, each_row[index])
+        bound.step((guidance, table.needs_previous), body)
+
+    return step
+
+
+def _twin(bound: BoundDenoiser) -> tuple[Buffer, Buffer] | None:
+    """Where both texts go through one call, the second state follows the first."""
+    return (bound.inputs["x"][1:2], bound.x) if bound.batch == 2 else None
+
+
+def _rows_on_device(device: Device, rows: np.ndarray[Any, Any], dtype: str) -> list[Buffer]:
+    memory = device.empty(rows.shape, dtype)
+    device.upload(memory, rows)
+    return [memory[i : i + 1].reshape(rows.shape[1:]) for i in range(len(rows))]
 
 
 def _levels(table: SamplerTable, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -55,23 +98,20 @@ def _host_update(bound: BoundDenoiser, table: SamplerTable, guidance: float) -> 
     return lambda index: update(rows[index])
 
 
-def _cuda_update(bound: BoundDenoiser, table: SamplerTable, guidance: float) -> Callable[[int], object]:
-    """The same on the device's stream; coefficients are uploaded once."""
-    device, x, rows = bound.device, bound.x, _coefficients(bound, table)
-    on_device = device.empty(rows.shape, "float64")
-    device.upload(on_device, rows)
-    each = [on_device[i : i + 1].reshape(rows.shape[1:]) for i in range(len(rows))]
-    prev = device.empty(x.shape, "float32") if table.needs_previous else None
+def _device_update(bound: BoundDenoiser, needs_previous: bool, row: Buffer, guidance: float) -> Callable[[], None]:
+    """The same on the device's stream, with the coefficients that `row` holds when it runs."""
+    device, x = bound.device, bound.x
+    prev = bound.keep("previous", x.shape, "float32") if needs_previous else None
     if prev is not None:
         device.upload(prev, np.zeros(x.shape, np.float32))
-    step = partial(
+    return partial(
         importlib.import_module("worldrt.kernels.cuda").multistep_update,
         *(x, bound.cond),
         uncond=bound.uncond,
         guidance=guidance,
         prev=prev,
+        coefficients=row,
         out=x,
         guided_out=prev,
         stream=getattr(device, "stream", 0),
     )
-    return lambda index: step(coefficients=each[index])

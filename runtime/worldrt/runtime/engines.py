@@ -1,0 +1,63 @@
+"""What backends that build engines are told besides the graph: profile, options, weights, and the place of plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from worldrt.engine.bundle import Bundle, Component, Denoiser
+from worldrt.engine.cache import PlanCache
+from worldrt.engine.constants import constants_of
+from worldrt.engine.plans import BuildOptions, Profile, Range
+from worldrt.engine.profiles import profile_of
+from worldrt.engine.weights import WeightStore
+
+BACKENDS = ("tensorrt", "tensorrt_rtx")
+BlockWeightsAs = Literal["auto", "inputs", "constants"]
+
+
+@dataclass(frozen=True)
+class Engines:
+    """How engines are built where the cache holds none. `profile` replaces ranges of axes by name.
+
+    `block_weights`: one engine for all blocks that takes their weights as inputs, or one engine each that holds them.
+    `listener` hears how far a build is: stage, percent done, 100.
+    """
+
+    plan_cache: Path | None = None
+    profile: Mapping[str, Range] = field(default_factory=dict)
+    build: BuildOptions = field(default_factory=BuildOptions)
+    block_weights: BlockWeightsAs = "auto"
+    listener: list[Callable[[str, int, int], None]] = field(default_factory=list)
+
+    @cached_property
+    def cache(self) -> PlanCache:
+        return PlanCache(self.plan_cache)
+
+    def options(
+        self, bundle: Bundle, component: Component, name: str, store: WeightStore, *, batch: int, block: int | None
+    ) -> tuple[Profile, dict[str, Any]]:
+        """The profile of a graph and the backend's options. `block` is an instance whose weights become constants."""
+        manifest = bundle.manifest
+        key = next(key for key, found in manifest.components().items() if found is component)
+        graph = component.graphs[name]
+        profile = profile_of(manifest, key, name, batch=batch, overrides=self.profile)
+        return profile, {
+            "cache": self.cache,
+            "build": self.build,
+            "precision": component.precision,
+            "constants": () if block is None else constants_of(graph, store, block),
+            "block": block if name == "block" else None,
+            "progress": partial(self._tell, graph.file.removesuffix(".onnx")),
+        }
+
+    def takes_weights(self, component: Component) -> bool:
+        """Whether engines of a component take their weights as inputs."""
+        return not isinstance(component, Denoiser) or component.form == "whole" or self.block_weights != "constants"
+
+    def _tell(self, name: str, doing: str, done: float) -> None:
+        for listener in self.listener[-1:]:
+            listener(f"build {name}", int(100 * done), 100)
