@@ -9,7 +9,7 @@ from pathlib import Path
 from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph, Weight, WeightFile
 from worldrt.engine.device import Buffer
 from worldrt.engine.errors import BundleError, CheckpointError
-from worldrt.engine.safetensors import SafetensorsFile
+from worldrt.engine.safetensors import SafetensorsFile, StoredTensor
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,16 @@ class WeightStore:
     def of_graph(self, graph: Graph, block: int = 0) -> dict[str, Buffer]:
         """The weight inputs of a graph by input name; `block` fills `{i}` (and block + 1 fills `{j}`) of their keys."""
         return {weight.name: self[weight_key(weight, block)] for weight in graph.weights}
+
+    def place(self, key: str) -> tuple[SafetensorsFile, StoredTensor]:
+        """The file of a tensor and where it lies in it. Raises `CheckpointError` for an unknown key."""
+        if key not in self.owner:
+            raise CheckpointError(f"{self.root}: no tensor '{key}' in the weight files of this component")
+        return self.owner[key], self.owner[key].tensors[key]
+
+    def replaced(self, graph: Graph) -> dict[str, Buffer]:
+        """By initializer name, the weights of a graph that are others than those which its file refers to."""
+        return {}
 
 
 def weight_key(weight: Weight, block: int = 0) -> str:

@@ -1,0 +1,214 @@
+"""LoRA files: low-rank changes of linear layers, merged into the weights that they change.
+
+    W' = W + sum over files of scale * (alpha / rank) * B A          A [rank, in], B [out, rank], W [out, in]
+
+(Hu et al. 2021, https://arxiv.org/abs/2106.09685.) Sums are in float32, rounded once, to nearest even, to how W is
+stored. Known names: `lora_A` and `lora_B` of PEFT, diffusers and the official Cosmos scripts (there with the name of
+the adapter after it), `lora_down`, `lora_up` and `alpha` of others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldrt.engine.errors import CheckpointError, InputError
+from worldrt.engine.namings import plain, spellings
+from worldrt.engine.safetensors import SafetensorsFile
+from worldrt.engine.schema import parse_json
+
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
+_KEY = re.compile(r"(.+?)\.(?:lora_(A|B)(?:\.[^.]+)?\.weight|lora[._](down|up)\.weight|(alpha))")
+_SIDES = {"A": "a", "B": "b", "down": "a", "up": "b", "alpha": "alpha"}
+_UNDERSCORED = "lora_unet_"  # some tools write dots as underscores, after this
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
+_CHUNK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class LoraChoice:
+    """A LoRA file and how much of it."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One change of one weight: `factor` B A. A float32 [rank, in], B float32 [out, rank]."""
+
+    a: Float32
+    b: Float32
+    factor: float
+
+
+def parse_choice(text: str) -> LoraChoice:
+    """`file.safetensors` or `file.safetensors:0.8`. Raises `InputError` where the scale is no number."""
+    head, colon, tail = text.rpartition(":")
+    if not colon or Path(text).is_file():
+        return LoraChoice(Path(text))
+    try:
+        scale = float(tail)
+    except ValueError:
+        if not Path(head).is_file():
+            return LoraChoice(Path(text))
+        scale = math.nan
+    if not math.isfinite(scale):
+        raise InputError(f"--lora {text}: expected FILE or FILE:SCALE with a number such as 0.8, got '{tail}'")
+    return LoraChoice(Path(head), scale)
+
+
+def terms_of(
+    choices: Iterable[LoraChoice], weights: Mapping[str, tuple[int | str, ...]]
+) -> dict[str, tuple[Term, ...]]:
+    """What some LoRA files change, by checkpoint key. `weights` are the shapes of all that may be changed.
+
+    A file of scale 0 is read and checked, and changes nothing. The order of the files makes no difference.
+    Raises `CheckpointError` for a file that is no LoRA of these weights: the first keys without a match are named.
+    """
+    changed: dict[str, tuple[Term, ...]] = {}
+    for choice in sorted(choices, key=lambda c: (str(c.path.absolute()), c.scale)):
+        for key, term in _read(choice, weights).items():
+            if term.factor != 0:
+                changed[key] = (*changed.get(key, ()), term)
+    return changed
+
+
+def _read(choice: LoraChoice, weights: Mapping[str, tuple[int | str, ...]]) -> dict[str, Term]:
+    path = choice.path
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: a LoRA is read from a .safetensors file; convert it (safetensors.torch.save_file)"
+        )
+    file = SafetensorsFile.open(path)
+    layers: dict[str, dict[str, str]] = {}
+    odd = []
+    targets = _targets(weights)
+    for key in file.tensors:
+        match = _KEY.fullmatch(key)
+        target = None if match is None else _target(match[1], targets)
+        if match is None or target is None:
+            odd.append(key)
+        elif layers.setdefault(target, {}).setdefault(_SIDES[match[2] or match[3] or match[4]], key) != key:
+            raise CheckpointError(f"{path}: two tensors for one part of '{target}': it holds more than one LoRA")
+    if odd or not layers:
+        raise CheckpointError(_unmatched(path, odd, weights))
+    alphas = _Alphas(file)
+    return {key: _term(file, key, sides, weights[key], alphas, choice.scale) for key, sides in layers.items()}
+
+
+def _targets(weights: Iterable[str]) -> dict[str, str]:
+    """Module names, in both namings and with underscores, to checkpoint keys."""
+    named = {name: key for key in weights for name in spellings(plain(key).removesuffix(".weight"))}
+    return named | {_UNDERSCORED + name.replace(".", "_"): key for name, key in named.items()}
+
+
+def _target(module: str, targets: Mapping[str, str]) -> str | None:
+    return targets.get(module) or targets.get(plain(module))
+
+
+def _unmatched(path: Path, odd: Sequence[str], weights: Iterable[str]) -> str:
+    if not odd:
+        return f"{path}: it holds no tensors; expected a LoRA"
+    first = ", ".join(f"'{key}'" for key in odd[:3])
+    example = next(iter(weights), "none")
+    return (
+        f"{path}: {len(odd)} tensors match no weight of this model that a LoRA can change: {first}"
+        f"{', ...' if len(odd) > 3 else ''}; expected names such as '{example.removesuffix('.weight')}.lora_A.weight'. "
+        "It is a LoRA of another model, of another kind (DoRA, LoKr), or holds whole weights too"
+    )
+
+
+def _term(
+    file: SafetensorsFile,
+    key: str,
+    sides: Mapping[str, str],
+    shape: tuple[int | str, ...],
+    alphas: _Alphas,
+    scale: float,
+) -> Term:
+    if not {"a", "b"} <= set(sides):
+        raise CheckpointError(
+            f"{file.path}: of '{key}' only '{next(iter(sides.values()))}' is there, its other half is missing"
+        )
+    a, b = (_values(file, sides[side]) for side in "ab")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or (b.shape[0], a.shape[1]) != tuple(shape) or not len(a):
+        raise CheckpointError(
+            f"{file.path}: '{sides['a']}' {list(a.shape)} and '{sides['b']}' {list(b.shape)} make no change of "
+            f"'{key}', which is {list(shape)}; it is a LoRA of another model"
+        )
+    own = _values(file, sides["alpha"]) if "alpha" in sides else None
+    if own is not None and own.size != 1:
+        raise CheckpointError(f"{file.path}: '{sides['alpha']}': expected one number, got {list(own.shape)}")
+    factor = scale * (alphas.factor(len(a)) if own is None else float(own.ravel()[0]) / len(a))
+    if not math.isfinite(factor):
+        raise CheckpointError(f"{file.path}: the factor of '{key}' is {factor}")
+    return Term(a, b, factor)
+
+
+class _Alphas:
+    """alpha / rank of layers that hold no alpha: from the file's metadata or PEFT's `adapter_config.json`, else 1."""
+
+    def __init__(self, file: SafetensorsFile) -> None:
+        self._where, facts = str(file.path), {}
+        beside = file.path.with_name("adapter_config.json")
+        try:
+            if "lora_adapter_metadata" in file.metadata:  # of diffusers; its keys begin with the component
+                raw = parse_json(file.metadata["lora_adapter_metadata"])
+                facts = {key.rpartition(".")[2]: value for key, value in raw.items()}
+            elif file.path.name == "adapter_model.safetensors" and beside.is_file():
+                self._where, facts = str(beside), parse_json(beside.read_text(encoding="utf-8"))
+        except (OSError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{self._where}: the settings of the LoRA cannot be read: {error}") from error
+        for name in ("use_dora", "alpha_pattern", "lora_bias"):
+            if facts.get(name):
+                raise CheckpointError(f"{self._where}: a LoRA with {name} cannot be merged here")
+        self._alpha, self._square_root = facts.get("lora_alpha"), bool(facts.get("use_rslora"))
+        if not isinstance(self._alpha, (int, float, type(None))):
+            raise CheckpointError(f"{self._where}: lora_alpha: expected a number, got {json.dumps(self._alpha)[:80]}")
+
+    def factor(self, rank: int) -> float:
+        if self._alpha is None:
+            return 1.0
+        return float(self._alpha) / (math.sqrt(rank) if self._square_root else rank)
+
+
+def _values(file: SafetensorsFile, key: str) -> Float32:
+    buffer = file[key]
+    if buffer.dtype not in _FLOATS:
+        raise CheckpointError(f"{file.path}: '{key}' is {buffer.dtype}; expected one of {', '.join(_FLOATS)}")
+    return widened(buffer.numpy(), buffer.dtype)
+
+
+def merged(base: np.ndarray[Any, Any], dtype: str, terms: Sequence[Term]) -> np.ndarray[Any, Any]:
+    """A fresh array like `base` [out, in] (bfloat16 as uint16) with some changes added, some rows at a time."""
+    result = np.empty_like(base)
+    rows = max(1, _CHUNK_VALUES // max(1, base.shape[1]))
+    for start in range(0, len(base), rows):
+        part = slice(start, start + rows)
+        change = sum((np.float32(term.factor) * (term.b[part] @ term.a) for term in terms), np.float32(0))
+        result[part] = narrowed(widened(base[part], dtype) + change, dtype)
+    return result
+
+
+def widened(values: np.ndarray[Any, Any], dtype: str) -> Float32:
+    """Stored values as float32; bfloat16 comes as its 16 bits."""
+    if dtype == "bfloat16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+def narrowed(values: Float32, dtype: str) -> np.ndarray[Any, Any]:
+    """float32 as it is stored, rounded to nearest even; bfloat16 as its 16 bits."""
+    if dtype != "bfloat16":
+        return values.astype(dtype)
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16
+    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
