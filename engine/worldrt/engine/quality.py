@@ -23,8 +23,8 @@ class StepError:
 @dataclass(frozen=True)
 class Quality:
     """`steps`: x0 on recorded inputs. `blocks`: the worst error of the output of each block, errors of the blocks
-    before included. `psnr_db`: of the frames of a whole run, peak 255, 100 where they are equal. Beyond `step_limit`, or
-    below `psnr_limit_db`, a bundle is not written.
+    before included. `psnr_db`: of the frames of a whole run, peak 255, 100 where they are equal, None where the bundle
+    could not be run. Beyond `step_limit`, or below `psnr_limit_db`, a bundle is not written.
 
     `calibration` says in words what the ranges of activations were taken from.
     """
@@ -32,9 +32,9 @@ class Quality:
     calibration: str
     steps: tuple[StepError, ...]
     blocks: Mapping[str, float]
-    psnr_db: float
     step_limit: float
     psnr_limit_db: float
+    psnr_db: float | None = None
 
     @property
     def worst_step(self) -> float:
@@ -45,7 +45,9 @@ class Quality:
 def check_quality(where: str, quality: Quality) -> None:
     """Raises `SchemaError` for numbers that no measurement gives."""
     errors = {f"steps[{i}]": step.error for i, step in enumerate(quality.steps)} | dict(quality.blocks)
-    errors |= {"step_limit": quality.step_limit} | {f"level of steps[{i}]": s.level for i, s in enumerate(quality.steps)}
+    errors |= {"step_limit": quality.step_limit} | {
+        f"level of steps[{i}]": s.level for i, s in enumerate(quality.steps)
+    }
     for name, value in errors.items():
         if value < 0:
             raise SchemaError(f"{where}.{name}: expected a number from 0 up, got {value}")

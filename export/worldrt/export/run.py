@@ -32,6 +32,9 @@ from worldrt.export.job import Done, jobs_of, run_jobs
 from worldrt.export.memory import peak_rss_bytes
 from worldrt.export.plan import Built, Model, Options
 from worldrt.export.quantize.dynamic import quantize_manifest
+from worldrt.export.quantize.flags import DYNAMIC
+from worldrt.export.quantize.gate import summary
+from worldrt.export.quantize.job import Settings, quantize_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
@@ -65,13 +68,14 @@ def export_bundle(
     full_hash: bool = False,
     overwrite: bool = False,
     workers: int = 1,
+    quantization: Settings | None = None,
     progress: Progress = lambda text, done, total: None,
 ) -> Report:
     """Write the bundle of a model into the folder `output`, which appears whole or not at all.
 
-    `verified` and `torch_program` are on for small models unless said otherwise. `workers` processes make graphs side
-    by side; with more than one, a script that calls this needs the usual `if __name__ == "__main__"`. Raises
-    `CheckpointError`, `InputError`, `OutputError`.
+    `verified` and `torch_program` are on for small models unless said otherwise. `quantization` asks for a static kind.
+    `workers` processes make graphs side by side; with more than one, a script that calls this needs the usual
+    `if __name__ == "__main__"`. Raises `CheckpointError`, `InputError`, `OutputError`.
     """
     begin, output = time.perf_counter(), Path(output)
     model, report = model_of(family, options), Report(output)
@@ -92,8 +96,10 @@ def export_bundle(
         write_manifest(folder, manifest)
         if _verifies(verified, places):
             report.verified = _verify(folder, places, steps)
-        if options.quantize is not None:  # after the check, which is of the exact graphs
+        if options.quantize == DYNAMIC:  # after the check, which is of the exact graphs
             write_manifest(folder, quantize_manifest(manifest, folder, store_root))
+        elif quantization is not None:
+            report.notes += _quantize(folder, quantization, steps)
         report.bytes_written = _sizes(folder)
     report.seconds = time.perf_counter() - begin
     report.peak_rss_bytes = max([peak_rss_bytes() or 0, *(d.peak_rss_bytes or 0 for d in done)]) or None
@@ -107,8 +113,11 @@ class _Steps:
     done: int = 0
 
     def next(self, text: str) -> None:
-        self.progress(text, self.done, self.total)
+        self.say(text)
         self.done += 1
+
+    def say(self, text: str) -> None:
+        self.progress(text, self.done, self.total)
 
 
 def _verifies(asked: bool | None, places: Sequence[Place]) -> bool:
@@ -163,6 +172,14 @@ def _verify(folder: Path, places: Sequence[Place], steps: _Steps) -> list[verify
             steps.next(f"verifying {place.part.name}/{source.name}")
             rows += verify.verify_graph(bundle, component.graphs[source.name], source, store)
     return rows
+
+
+def _quantize(folder: Path, settings: Settings, steps: _Steps) -> list[str]:
+    """Quantise in place; what that does, in a line for each denoiser."""
+    manifest = quantize_folder(load_bundle(folder), folder, settings, steps.say)
+    measured = {task: entry.quality for task, entry in manifest.denoisers.items()}
+    kind = settings.scheme.name
+    return [summary(task, kind, quality) for task, quality in measured.items() if quality is not None]
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from worldrt.engine.bundle import Bundle, Component, Graph, load_bundle
+from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph, load_bundle
 from worldrt.engine.device import open_device
 from worldrt.engine.errors import BundleError, UnsupportedError, WorldrtError
 from worldrt.engine.schema import encode
@@ -39,8 +39,11 @@ def _component(bundle: Bundle, component: Component, full: bool) -> dict[str, An
     size = sum(recorded[file].size_bytes for file in component.files if file in recorded)
     problem = _problem(lambda: open_weights(bundle, component, full=full))
     graphs = {name: _graph(bundle, graph, load=problem is None) for name, graph in component.graphs.items()}
+    quantized = component if isinstance(component, Denoiser) else None
     return {
         "precision": component.precision,
+        "quantization": quantized and quantized.quantization,
+        "quality": encode(quantized.quality) if quantized and quantized.quality else None,
         "weights": {"files": list(component.files), "size_bytes": size, "problem": problem, "hashed": full},
         "graphs": graphs,
     }
@@ -109,12 +112,16 @@ def _print(report: dict[str, Any]) -> None:
     for name, facts in report["components"].items():
         weights = facts["weights"]
         state = weights["problem"] or ("fit, hashed" if weights["hashed"] else "fit")
-        table.add_row(name, "", "", facts["precision"], f"{_size(weights['size_bytes'])}, {escape(state)}", "")
+        precision = " ".join(filter(None, (facts["precision"], facts["quantization"])))
+        table.add_row(name, "", "", precision, f"{_size(weights['size_bytes'])}, {escape(state)}", "")
         for graph_name, graph in facts["graphs"].items():
             held = f"{graph['weights']} tensors, {graph['weights_as']}"
             table.add_row("", graph_name, _size(graph["size_bytes"]), "", held, graph["state"])
         table.add_section()
     console.print(table)
+    for name, facts in report["components"].items():
+        if facts["quality"]:
+            console.print(f"{name}: {_quality(facts['quantization'], facts['quality'])}")
     for name, facts in report["components"].items():
         for graph_name, graph in facts["graphs"].items():
             console.print(f"[bold]{name} {graph_name}[/bold]")
@@ -122,6 +129,17 @@ def _print(report: dict[str, Any]) -> None:
                 console.print(
                     escape("\n".join(f"  {arrow} {line}" for line in _without_caches(graph["described"][side])))
                 )
+
+
+def _quality(kind: str, quality: dict[str, Any]) -> str:
+    """What quantisation does, with the limits that it was held to."""
+    worst, limit = max(step["error"] for step in quality["steps"]), quality["step_limit"]
+    blocks = ", ".join(f"{number} {error:.2%}" for number, error in quality["blocks"].items())
+    frames = f"{quality['psnr_db']:.1f} dB" if "psnr_db" in quality else "not measured"
+    return (
+        f"{kind}, ranges by {quality['calibration']}; x0 off by at most {worst:.2%} (limit {limit:.2%}), "
+        f"frames {frames} (limit {quality['psnr_limit_db']:.1f} dB), blocks: {blocks}"
+    )
 
 
 def _without_caches(lines: list[str]) -> list[str]:

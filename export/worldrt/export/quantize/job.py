@@ -20,7 +20,7 @@ from worldrt.engine.weights import WeightStore, open_weights
 from worldrt.export.quantize import gate, runs
 from worldrt.export.quantize.calibrate import ranges
 from worldrt.export.quantize.measure import LARGEST
-from worldrt.export.quantize.runs import Recorded, Size
+from worldrt.export.quantize.runs import Recorded, Size, size_of
 from worldrt.export.quantize.scheme import Array, Scheme, scheme_of
 from worldrt.export.quantize.static import chosen, insert
 from worldrt.export.quantize.twin import float32_twin
@@ -44,7 +44,9 @@ class Settings:
     size: Size = field(default_factory=Size)
 
 
-def settings_of(kind: str, keep: str | None, calibration: Path | None, percentile: float, limit: float) -> Settings:
+def settings_of(
+    kind: str, keep: str | None, calibration: Path | None, percentile: float, limit: float, size: str | None = None
+) -> Settings:
     """Settings from flags. Raises `InputError`."""
     try:
         pattern = None if keep is None else re.compile(keep)
@@ -54,7 +56,8 @@ def settings_of(kind: str, keep: str | None, calibration: Path | None, percentil
         raise InputError(f"--calibration_percentile: expected 50 to 100, got {percentile}")
     if calibration is not None and not calibration.is_dir():
         raise InputError(f"--calibration: {calibration} is no folder; trt-run TASK ... --record_inputs DIR makes one")
-    return Settings(scheme_of(kind), pattern, calibration, percentile, gate.Limits().loosened(limit))
+    sized = Size() if size is None else size_of(size)
+    return Settings(scheme_of(kind), pattern, calibration, percentile, gate.Limits().loosened(limit), sized)
 
 
 def quantize_bundle(
@@ -115,9 +118,14 @@ class _Story:
         return folder
 
     def calibrate(self) -> None:
+        given = self.settings.calibration
+        if given is None and not can_sample(self.bundle):
+            raise InputError(
+                "quantisation: a bundle without VAE and text encoder cannot be sampled for calibration; "
+                "give --calibration DIR, or export all components"
+            )
         for task in self.bundle.manifest.denoisers:
-            self.progress(f"{task}: sampling for calibration")
-            given = self.settings.calibration
+            self.progress(f"{task}: sampling for calibration" if given is None else f"{task}: reading {given}")
             count = len(runs.PROMPTS) - 1
             folders = [given] if given else [self.sample(self.exact, task, prompt) for prompt in range(count)]
             self.calls[task] = [call for folder in folders for call in runs.recorded(folder, task)]
@@ -165,15 +173,24 @@ class _Story:
     def _quality(self, task: str, quantized: Bundle) -> Quality:
         self.progress(f"{task}: errors of blocks and steps")
         steps, blocks = gate.errors(self.exact, quantized, task, self.calls[task])
+        percentile, limits = self.settings.percentile, self.settings.limits
+        how = "largest magnitude" if percentile == LARGEST else f"percentile {percentile:g}"
+        how = f"{how} of {len(self.calls[task])} calls"
+        return Quality(how, steps, blocks, limits.step_error, limits.psnr_db, self._psnr_db(task, quantized))
+
+    def _psnr_db(self, task: str, quantized: Bundle) -> float | None:
+        """Of a prompt that no range was taken from."""
+        if not can_sample(self.bundle):
+            return None
         self.progress(f"{task}: frames of a whole run")
         prompt = len(runs.PROMPTS) - 1
         actual, exact = (runs.frames(self.sample(bundle, task, prompt)) for bundle in (quantized, self.exact))
-        percentile, limits = self.settings.percentile, self.settings.limits
-        how = "largest magnitude" if percentile == LARGEST else f"percentile {percentile:g}"
-        return Quality(
-            f"{how} of {len(self.calls[task])} calls", steps, blocks, gate.psnr_db(actual, exact),
-            limits.step_error, limits.psnr_db,
-        )  # fmt: skip
+        return gate.psnr_db(actual, exact)
+
+
+def can_sample(bundle: Bundle) -> bool:
+    """Whether a bundle holds all that a run needs."""
+    return bundle.manifest.vae is not None and bundle.manifest.text is not None
 
 
 def channel_amax(store: WeightStore, key: str) -> Array:

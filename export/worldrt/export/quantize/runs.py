@@ -6,6 +6,7 @@ The exporter does not import the runtime: it knows its command line and the name
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,14 @@ class Size:
     num_frames: int = 9
     steps: int = 35
     recorded_steps: int = 8
+
+
+def size_of(text: str) -> Size:
+    """`160x96x9`: width, height and frames. Raises `InputError`."""
+    found = re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})x([1-9]\d{0,3})", text)
+    if found is None:
+        raise InputError(f"--calibration_size '{text}': expected WIDTHxHEIGHTxFRAMES such as 160x96x9")
+    return Size(*(int(number) for number in found.groups()))
 
 
 @dataclass(frozen=True)
