@@ -16,6 +16,7 @@ from worldrt.engine.cli import run
 from worldrt.engine.errors import InputError
 from worldrt.export import cache_cli, engine_flags
 from worldrt.export.flags import build_parser
+from worldrt.export.quantize import flags as quantize_flags
 
 if TYPE_CHECKING:
     from worldrt.export.run import Progress, Report
@@ -39,9 +40,11 @@ def _main(argv: Sequence[str] | None) -> int:
     code = 0
     if args.model is not None:
         made, code = _export(args)
+    elif args.quantize is not None:
+        made = _quantize(args)
     if code == 0 and (args.backend or args.check):
         engines = importlib.import_module("worldrt.export.engine_cli")
-        plans, code = engines.run(args.bundle or Path(made["output"]), args)
+        plans, code = engines.run(Path(made["output"]) if made else args.bundle, args)
         made |= plans
     if args.json:
         print(json.dumps(made, indent=1))
@@ -82,11 +85,22 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             full_hash=args.full_hash,
             overwrite=args.overwrite,
             workers=args.jobs,
+            quantization=quantize_flags.settings(args),
             progress=progress,
         )
     if not args.json:
         _print(report)
     return _as_json(report), 0 if all(row.passed for row in report.verified) else 1
+
+
+def _quantize(args: argparse.Namespace) -> dict[str, Any]:
+    """Make a quantised copy of a bundle. Gives the report as JSON, printed already unless JSON is wanted."""
+    with _progress(quiet=args.json) as progress:
+        made = quantize_flags.quantize(args, lambda text: progress(text, 0, 0))
+    if not args.json:
+        for note in made["notes"]:
+            print(note)
+    return made
 
 
 def _default_output(model: str, task: str) -> Path:

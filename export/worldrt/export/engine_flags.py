@@ -8,10 +8,11 @@ from typing import Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
+from worldrt.export.quantize import flags as quantize_flags
 
 BACKENDS = ("tensorrt", "tensorrt_rtx")
 _TITLE = "engines"
-_OF_BUNDLES_TOO = {"bundle", "checkpoint", "components", "json"}
+_OF_BUNDLES_TOO = {"bundle", "checkpoint", "components", "json", *quantize_flags.NAMES}
 
 
 def add(parser: Parser) -> None:
@@ -60,9 +61,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     of_engines = {action.dest for action in _actions(parser, _TITLE)}
     given = {action.dest: action.option_strings[-1] for action in parser._actions if _given(action, args)}
     if args.bundle is not None:
-        if not (args.backend or args.check):
-            raise InputError("--bundle: say what to make of it: --backend tensorrt_rtx, or --check")
-        for name in given.keys() - of_engines - _OF_BUNDLES_TOO:
+        if not (args.backend or args.check or args.quantize):
+            raise InputError("--bundle: say what to make of it: --backend tensorrt_rtx, --check, or --quantize fp8")
+        of_results = {"output", "overwrite"} if args.quantize else set()
+        for name in given.keys() - of_engines - _OF_BUNDLES_TOO - of_results:
             raise InputError(f"{given[name]}: it is about exporting; with --bundle nothing is exported")
     elif not (args.backend or args.check):
         for name in sorted(given.keys() & of_engines):

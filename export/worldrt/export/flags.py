@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worldrt.engine.cli import Parser
 from worldrt.export import engine_flags
+from worldrt.export.quantize import flags as quantize_flags
 
 MODELS = ("nano", "0.6B", "2B", "14B")
 TASKS = ("text2image", "video2world")
@@ -19,6 +20,7 @@ examples:
   trt-export --model 14B --checkpoint /models --task video2world --resolution 480 --fps 10
   trt-export --bundle bundles/2B --backend tensorrt_rtx --compute_capability 8.9 12.0
   trt-export --bundle bundles/2B --backend tensorrt_rtx --check
+  trt-export --bundle bundles/2B --quantize fp8 -o bundles/2B-fp8
   trt-export cache --help           engine plans that were built before: ls, rm, verify
 """
 
@@ -35,7 +37,7 @@ def build_parser() -> Parser:
     what = p.add_argument_group("what")
     source = what.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", choices=MODELS, help="nano needs no checkpoint, it makes one")
-    source.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle that is there; for --backend and --check")
+    source.add_argument("--bundle", type=Path, metavar="DIR", help="one that is there; for --backend, --quantize")
     what.add_argument("--task", default="all", choices=(*TASKS, "all"), help="default: all that the checkpoint holds")
     what.add_argument("--components", nargs="+", choices=COMPONENTS, default=[], help="export only these")
     what.add_argument("--resolution", default="720", choices=("480", "720"), help="which official video weights")
@@ -66,7 +68,6 @@ def build_parser() -> Parser:
         "--rope_dtype", default="float32", choices=("float32", "bfloat16"), help="bfloat16: as official pipelines round"
     )
     how.add_argument("--pixel_format", default="rgb24", choices=("rgb24", "nv12", "yuv420p"), help="of decoded frames")
-    how.add_argument("--quantize", choices=("int8",), help="denoisers, for CPUs; these weights go into the bundle")
     how.add_argument("--seed", type=int, default=0, help="of the nano checkpoint")
     then = p.add_argument_group("and then")
     then.add_argument(
@@ -78,6 +79,7 @@ def build_parser() -> Parser:
     then.add_argument("--full_hash", action="store_true", help="also hash the weight files whole")
     then.add_argument("--jobs", type=int, default=_jobs(), help="graphs made side by side")
     then.add_argument("--json", action="store_true", help="print the report as JSON")
+    quantize_flags.add(p)
     engine_flags.add(p)
     return p
 

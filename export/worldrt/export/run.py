@@ -33,7 +33,6 @@ from worldrt.export.memory import peak_rss_bytes
 from worldrt.export.plan import Built, Model, Options
 from worldrt.export.quantize.dynamic import quantize_manifest
 from worldrt.export.quantize.flags import DYNAMIC
-from worldrt.export.quantize.gate import summary
 from worldrt.export.quantize.job import Settings, quantize_folder
 
 Progress = Callable[[str, int, int], None]
@@ -99,7 +98,7 @@ def export_bundle(
         if options.quantize == DYNAMIC:  # after the check, which is of the exact graphs
             write_manifest(folder, quantize_manifest(manifest, folder, store_root))
         elif quantization is not None:
-            report.notes += _quantize(folder, quantization, steps)
+            report.notes += quantize_folder(load_bundle(folder), folder, quantization, steps.say)
         report.bytes_written = _sizes(folder)
     report.seconds = time.perf_counter() - begin
     report.peak_rss_bytes = max([peak_rss_bytes() or 0, *(d.peak_rss_bytes or 0 for d in done)]) or None
@@ -172,14 +171,6 @@ def _verify(folder: Path, places: Sequence[Place], steps: _Steps) -> list[verify
             steps.next(f"verifying {place.part.name}/{source.name}")
             rows += verify.verify_graph(bundle, component.graphs[source.name], source, store)
     return rows
-
-
-def _quantize(folder: Path, settings: Settings, steps: _Steps) -> list[str]:
-    """Quantise in place; what that does, in a line for each denoiser."""
-    manifest = quantize_folder(load_bundle(folder), folder, settings, steps.say)
-    measured = {task: entry.quality for task, entry in manifest.denoisers.items()}
-    kind = settings.scheme.name
-    return [summary(task, kind, quality) for task, quality in measured.items() if quality is not None]
 
 
 def _sizes(folder: Path) -> dict[str, int]:

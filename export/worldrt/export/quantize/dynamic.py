@@ -54,14 +54,14 @@ def quantize_manifest(manifest: Manifest, folder: Path, root: Path) -> Manifest:
     return replace(manifest, denoisers=denoisers, files=files)
 
 
-def quantize_bundle(source: Path, output: Path) -> None:
+def quantize_bundle(source: Path, output: Path, *, checkpoint: Path | None = None, overwrite: bool = False) -> None:
     """Write a bundle of the same checkpoint whose denoisers are quantised; those have no torch programs.
 
     Raises `BundleError`, `InputError`, `OutputError`.
     """
-    bundle = load_bundle(source)
+    bundle = load_bundle(source, checkpoint)
     manifest, root = bundle.manifest, bundle.weight_root.absolute()
-    with staged_folder(output) as folder:
+    with staged_folder(output, overwrite=overwrite) as folder:
         for relative in (*manifest.files, *(g.file for c in manifest.components().values() for g in c.graphs.values())):
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / relative, folder / relative)

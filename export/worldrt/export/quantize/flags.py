@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DYNAMIC = "int8"
 KINDS = (DYNAMIC, "fp8", "int8_static")
 _STATIC_ONLY = ("quantize_keep", "quantize_limit", "calibration", "calibration_percentile", "calibration_size")
+NAMES = ("quantize", *_STATIC_ONLY)
 
 
 def add(parser: Parser) -> None:
@@ -58,3 +60,19 @@ def settings(args: argparse.Namespace) -> Settings | None:
         args.calibration_size,
     )
     return made
+
+
+def quantize(args: argparse.Namespace, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Write a quantised copy of `--bundle` to `--output`; the report as JSON. Raises `WorldrtError`."""
+    if args.output is None:
+        raise InputError("--quantize: say with -o where the quantised copy of the bundle goes")
+    static = settings(args)
+    if static is None:
+        dynamic = importlib.import_module("worldrt.export.quantize.dynamic")
+        dynamic.quantize_bundle(args.bundle, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite)
+        return {"output": str(args.output), "notes": []}
+    job = importlib.import_module("worldrt.export.quantize.job")
+    notes = job.quantize_bundle(
+        args.bundle, args.output, static, progress, checkpoint=args.checkpoint, overwrite=args.overwrite
+    )
+    return {"output": str(args.output), "notes": notes}

@@ -61,25 +61,30 @@ def settings_of(
 
 
 def quantize_bundle(
-    source: Path, output: Path, settings: Settings, progress: Progress = lambda text: None
-) -> dict[str, Quality]:
-    """Write a bundle of the same checkpoint whose denoisers are quantised, and what that does to each.
+    source: Path,
+    output: Path,
+    settings: Settings,
+    progress: Progress = lambda text: None,
+    *,
+    checkpoint: Path | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write a bundle of the same checkpoint whose denoisers are quantised; what that does to each, in a line.
 
     Raises `BundleError`, `OutputError`, `BackendError`; `InputError` for a denoiser in block form, and where one is
     worse than the limits allow.
     """
-    bundle = load_bundle(source)
+    bundle = load_bundle(source, checkpoint)
     manifest = bundle.manifest
     weights = replace(manifest.weights, root=str(bundle.weight_root.absolute()))
     bundle = replace(bundle, manifest=replace(manifest, weights=weights))
-    with staged_folder(output) as folder:
+    with staged_folder(output, overwrite=overwrite) as folder:
         _copy(bundle, folder)
-        manifest = quantize_folder(bundle, folder, settings, progress)
-    return {task: entry.quality for task, entry in manifest.denoisers.items() if entry.quality is not None}
+        return quantize_folder(bundle, folder, settings, progress)
 
 
-def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: Progress) -> Manifest:
-    """Quantise the graphs of `folder`, a copy of `bundle`, in place, and write their manifest."""
+def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: Progress) -> list[str]:
+    """Quantise the graphs of `folder`, a copy of `bundle` or itself, in place; what that does, in a line for each."""
     for task, entry in bundle.manifest.denoisers.items():
         if entry.form != "whole" or entry.quantization is not None:
             got = "an already quantised one" if entry.quantization else "blocks"
@@ -92,7 +97,8 @@ def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: 
         manifest = story.rewrite()
         manifest = story.judge(manifest)
     write_manifest(folder, manifest)
-    return manifest
+    measured = ((task, entry.quality) for task, entry in manifest.denoisers.items())
+    return [gate.summary(task, settings.scheme.name, quality) for task, quality in measured if quality is not None]
 
 
 @dataclass
