@@ -136,7 +136,7 @@ BAD = [
     ("trt-export --model 14B", ["--model_size", "14B"]),
     ("one device", ["--num_gpus", "2"]),
     ("trt-export --load_ema", ["--load_ema"]),
-    ("is not a bundle", ["--dit_path", "model.pt"]),
+    ("expected a bundle", ["--dit_path", "model.pt"]),
     ("distilled", ["--distill_steps", "4"]),
     ("weight file is missing", ["--checkpoint", "."]),
     ("no sidecar.json", ["--from_sidecar", "no sidecar.json"]),

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from worldrt.engine.bundle import Graph
-from worldrt.engine.errors import BundleError
 from worldrt.engine.plans import Constant
 from worldrt.engine.tensors import ONNX_TYPES
 from worldrt.engine.weights import WeightStore, weight_key
@@ -25,16 +24,13 @@ _EXTERNAL = 1
 
 def constants_of(graph: Graph, store: WeightStore, block: int = 0) -> tuple[Constant, ...]:
     """The weight inputs of instance `block` of a graph, by their places in the checkpoint; none where the graph refers
-    to its weights itself. Raises `BundleError` where the store lacks one."""
+    to its weights itself. Raises `CheckpointError` where the store lacks one, `UnsupportedError` where it is not the
+    checkpoint's own."""
     if graph.weights_as == "external":
         return ()
     found = []
     for weight in graph.weights:
-        key = weight_key(weight, block)
-        if key not in store.owner:
-            raise BundleError(f"{store.root}: the graph {graph.file} uses tensor '{key}', which no weight file holds")
-        file = store.owner[key]
-        tensor = file.tensors[key]
+        file, tensor = store.place(weight_key(weight, block))
         place = file.path.relative_to(store.root).as_posix()
         found.append(Constant(weight.name, tensor.dtype, tensor.shape, place, tensor.offset, tensor.nbytes))
     return tuple(found)

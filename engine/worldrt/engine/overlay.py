@@ -58,10 +58,10 @@ class Overlay(WeightStore):
             )
         return super().place(key)
 
-    def replaced(self, graph: Graph) -> dict[str, Buffer]:
+    def others(self, graph: Graph) -> tuple[Weight, ...]:
         if graph.weights_as == "inputs":
-            return {}
-        return {weight.name: self[weight.key] for weight in graph.weights if self._is_other(weight.key)}
+            return ()
+        return tuple(weight for weight in graph.weights if self._is_other(weight.key))
 
     def _is_other(self, key: str) -> bool:
         return key in self.terms or key in self.stored

@@ -35,9 +35,9 @@ class WeightStore:
             raise CheckpointError(f"{self.root}: no tensor '{key}' in the weight files of this component")
         return self.owner[key], self.owner[key].tensors[key]
 
-    def replaced(self, graph: Graph) -> dict[str, Buffer]:
-        """By initializer name, the weights of a graph that are others than those which its file refers to."""
-        return {}
+    def others(self, graph: Graph) -> tuple[Weight, ...]:
+        """The weights of a graph that refers to its weights itself, which in this store are other ones."""
+        return ()
 
 
 def weight_key(weight: Weight, block: int = 0) -> str:

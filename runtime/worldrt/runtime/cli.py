@@ -12,7 +12,7 @@ from typing import Any
 
 from worldrt.engine.cli import Parser, run
 from worldrt.engine.errors import InputError
-from worldrt.runtime import compare_cli, flags, generate, sidecar
+from worldrt.runtime import changes, compare_cli, flags, generate, sidecar
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.request import Request
 from worldrt.runtime.timing import Timings, mean
@@ -77,6 +77,7 @@ def _repeated(args: argparse.Namespace, argv: Sequence[str] | None) -> argparse.
     if not again.bundle and not again.model_size:
         again.bundle = [bundle["folder"] for bundle in data["bundles"]]
         again.checkpoint = again.checkpoint or [bundle["weight_root"] for bundle in data["bundles"]]
+    changes.repeat(again, data["changes"])
     return again
 
 
@@ -84,8 +85,8 @@ def _generate(args: argparse.Namespace) -> int:
     flags.check_official(args)
     jobs = generate.jobs(args)
     models = generate.open_models(args)
-    if args.from_sidecar is not None and sidecar.differs(args.from_sidecar, models.bundles):
-        print("warning: the bundle is not the one of the sidecar; frames may differ", file=sys.stderr)
+    if args.from_sidecar is not None and sidecar.differs(args.from_sidecar, models):
+        print("warning: the bundle, or a change of its weights, is not the one of the sidecar; frames may differ", file=sys.stderr)
     generator = generate.Generator(args.verb, models)
     for job in jobs:
         generator.settings(job)  # every mistake is found before the first result is begun

@@ -12,6 +12,7 @@ from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Buffer, Device, open_device
 from worldrt.engine.errors import BundleError
 from worldrt.engine.graphs import Mode
+from worldrt.engine.overlay import WeightChange, open_changed
 from worldrt.engine.session import Session, open_session
 from worldrt.engine.weights import WeightStore, open_weights
 from worldrt.runtime.engines import BACKENDS, Engines
@@ -51,10 +52,11 @@ class Execution:
 
 @dataclass(frozen=True)
 class Opener:
-    """Opens the graphs of one bundle."""
+    """Opens the graphs of one bundle. `changes` are other weights for its denoisers, by task."""
 
     bundle: Bundle
     execution: Execution
+    changes: Mapping[str, WeightChange] = field(default_factory=dict)
 
     @property
     def device(self) -> Device:
@@ -90,7 +92,10 @@ class Opener:
         return self.execution.backend not in BACKENDS or self.execution.engines.takes_weights(component)
 
     def weights(self, component: Component) -> WeightStore:
-        """The checked weight files of a component."""
+        """The checked weights of a component, with what a run changes of them."""
+        for task, denoiser in self.bundle.manifest.denoisers.items():
+            if denoiser is component and task in self.changes:
+                return open_changed(self.bundle, denoiser, self.changes[task])
         return open_weights(self.bundle, component)
 
     def on_device(self, weights: Mapping[str, Buffer]) -> dict[str, Buffer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +47,7 @@ class Engines:
         profile = profile_of(manifest, key, name, batch=batch, overrides=self.profile)
         return profile, {
             "cache": self.cache,
-            "build": self.build,
+            "build": replace(self.build, refit=True) if store.others(graph) else self.build,
             "precision": component.precision,
             "constants": () if block is None else constants_of(graph, store, block),
             "block": block if name == "block" else None,

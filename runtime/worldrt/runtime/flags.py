@@ -76,6 +76,7 @@ def _model(parser: Parser) -> None:
     add("--model_size", help="a bundle of the folder bundles, or of $WORLDRT_BUNDLES: 2B by default, or the only one")
     add("--bundle", action="append", default=[], metavar="DIR", help="a bundle; twice where two hold one model each")
     add("--checkpoint", action="append", default=[], metavar="DIR", help="where the weights of a bundle lie now")
+    add("--lora", action="append", default=[], metavar="FILE[:SCALE]", help="a LoRA of the model; several add up")
     add("--backend", default="onnxruntime", help="onnxruntime, torch or null")
     add("--device", default="cpu", help="cpu, cuda or cuda:1")
     add("--threads", type=int, default=0, help="threads of onnxruntime or torch; 0 for their own choice")
@@ -87,7 +88,7 @@ def _official(parser: Parser) -> None:
     """Flags of the official scripts that have another place here, no effect, or no counterpart yet."""
     group = parser.add_argument_group("flags of the official scripts")
     for flag in ("--dit_path", "--dit_path_text2image", "--dit_path_video2world"):
-        group.add_argument(flag, default="", metavar="DIR", help="a bundle of post-trained weights")
+        group.add_argument(flag, default="", metavar="PLACE", help="post-trained weights: .safetensors, or a bundle")
     for flag in ("disable_guardrail", "offload_guardrail", "disable_prompt_refiner", "offload_prompt_refiner"):
         group.add_argument(f"--{flag}", action="store_true", help="accepted; there is none in this version")
     group.add_argument("--use_cuda_graphs", action="store_true", help="accepted; no graph is captured in this version")
@@ -118,10 +119,3 @@ def check_official(args: argparse.Namespace) -> None:
         raise InputError(f"--num_gpus: this version runs on one device, got {args.num_gpus}")
     if args.distill_steps:
         raise InputError("--distill_steps: this version has no distilled sampler; leave the flag out")
-    for flag in ("dit_path", "dit_path_text2image", "dit_path_video2world"):
-        place = getattr(args, flag)
-        if place and not (Path(place) / "bundle.json").is_file():
-            raise InputError(
-                f"--{flag}: {place} is not a bundle; export these weights first: "
-                f"trt-export --model SIZE --checkpoint {place} -o bundles/mine"
-            )

@@ -14,6 +14,7 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.files import check_place, staged_file
 from worldrt.engine.schema import decode, parse_json
 from worldrt.runtime import sidecar
+from worldrt.runtime.changes import changes_of, is_bundle
 from worldrt.runtime.locate import find_bundles
 from worldrt.runtime.models import Models
 from worldrt.runtime.pipelines.base import Frame
@@ -64,11 +65,12 @@ class Result:
 def open_models(args: argparse.Namespace) -> Models:
     """The bundles that the flags name."""
     named = [getattr(args, f"dit_path{which}") for which in ("", "_text2image", "_video2world")]
-    folders = [place for place in named if place] + args.bundle
+    folders = [place for place in named if place and is_bundle(place)] + args.bundle
     options = {"threads": args.threads} if args.threads and args.backend in ("onnxruntime", "torch") else {}
     return Models.open(
         folders or find_bundles(args.model_size),
         args.checkpoint,
+        changes_of(args),
         backend=args.backend,
         device=args.device,
         guidance=args.cfg,
@@ -183,9 +185,7 @@ class Generator:
         note = _sidecar_of(path)
         with staged_file(note, overwrite=overwrite) as part:
             self._write(job, video, observer, overwrite)
-            facts = sidecar.describe(
-                self.task, job.request, settings, self.models.bundles, self.models.execution, observer.timings
-            )
+            facts = sidecar.describe(self.task, job.request, settings, self.models, observer.timings)
             given = job.input_path and {"path": str(job.input_path.absolute()), "frames": job.given_frames}
             facts["input"] = given
             text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"

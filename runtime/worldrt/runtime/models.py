@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from worldrt.engine import plugin
 from worldrt.engine.bundle import Bundle, load_bundle
 from worldrt.engine.errors import BackendError, BundleError, InputError
+from worldrt.engine.overlay import WeightChange
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, conditions_of
 from worldrt.runtime.text import TextEncoder
@@ -20,19 +22,26 @@ T = TypeVar("T")
 class Models:
     """Text encoder, denoiser and VAE by task (`text2image`, `video2world`). The first bundle with a task serves it."""
 
-    def __init__(self, bundles: Sequence[Bundle], execution: Execution) -> None:
+    def __init__(
+        self, bundles: Sequence[Bundle], execution: Execution, changes: Mapping[str, WeightChange] | None = None
+    ) -> None:
         self.bundles = tuple(bundles)
         self.execution = execution
+        self.changes = dict(changes or {})
         self._kept: dict[tuple[Any, ...], Any] = {}
 
     @classmethod
     def open(
-        cls, bundles: Sequence[Path | str], checkpoints: Sequence[Path | str | None] = (), **execution: Any
+        cls,
+        bundles: Sequence[Path | str],
+        checkpoints: Sequence[Path | str | None] = (),
+        changes: Mapping[str, WeightChange] | None = None,
+        **execution: Any,
     ) -> Models:
         """Read bundles; graphs are loaded later. `checkpoints` override the weight roots, in the order of `bundles`.
 
-        `execution` are the fields of `Execution`. Raises `BundleError`; `InputError` or `BackendError` for a backend or
-        a device that cannot be had.
+        `changes` are other weights for denoisers, by task; `execution` are the fields of `Execution`. Raises
+        `BundleError`; `InputError` or `BackendError` for a backend or a device that cannot be had.
         """
         chosen = Execution(**execution)
         reason = plugin.load("worldrt.engine.backends", chosen.backend).unavailable()
@@ -43,13 +52,13 @@ class Models:
             raise InputError(f"checkpoint: expected one for each of {len(bundles)} bundle(s), got {len(checkpoints)}")
         roots = [*checkpoints, *[None] * (len(bundles) - len(checkpoints))]
         opened = [load_bundle(folder, root) for folder, root in zip(bundles, roots, strict=True)]
-        return cls(opened, chosen)
+        return cls(opened, chosen, changes)
 
     def opener(self, task: str) -> Opener:
         """Raises `InputError` where no bundle has the task."""
         for bundle in self.bundles:
             if task in bundle.manifest.denoisers:
-                return Opener(bundle, self.execution)
+                return Opener(bundle, self.execution, self.changes)
         folders = ", ".join(str(bundle.folder) for bundle in self.bundles)
         raise InputError(f"{folders}: no model for {task}; export one with trt-export, and give it as --bundle")
 
@@ -72,6 +81,17 @@ class Models:
             encoder.tokens(text)
         for component in (manifest.denoisers[task], self.vae(task).spec, encoder.spec):
             opener.weights(component)
+
+    def change(self, task: str, change: WeightChange) -> None:
+        """Have a task's denoiser run with other weights from now on; `WeightChange()` are those of its checkpoint.
+
+        Raises what stands in the way, and then changes nothing.
+        """
+        opener = self.opener(task)
+        changes = {**self.changes, task: change}
+        replace(opener, changes=changes).weights(opener.bundle.manifest.denoisers[task])
+        self.changes = changes
+        self._kept.pop(("denoiser", opener.bundle.folder, task), None)
 
     def denoiser(self, task: str) -> DenoiserModel:
         opener = self.opener(task)

@@ -13,7 +13,8 @@ from worldrt.engine.bundle import Bundle
 from worldrt.engine.errors import InputError
 from worldrt.engine.schema import SchemaError, decode, encode, parse_json
 from worldrt.kernels import status
-from worldrt.runtime.components import Execution
+from worldrt.runtime.changes import ChangeNote, as_json, noted
+from worldrt.runtime.models import Models
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.timing import Timings
 
@@ -40,17 +41,17 @@ def describe(
     task: str,
     request: Request,
     settings: Mapping[str, Settings],
-    bundles: Sequence[Bundle],
-    execution: Execution,
+    models: Models,
     timings: Timings,
 ) -> dict[str, Any]:
     """Plain JSON data. `settings` are the numbers that the request came to, by task."""
+    execution = models.execution
     return {
         "schema": SCHEMA,
         "task": task,
         "request": encode(request),
         "settings": {name: asdict(value) for name, value in settings.items()},
-        "bundles": [_identity(bundle) for bundle in bundles],
+        "bundles": [_identity(bundle) for bundle in models.bundles],
         "execution": {
             "backend": execution.backend,
             "device": execution.device,
@@ -58,6 +59,7 @@ def describe(
             "options": dict(execution.options),
             "kernels": status().implementation,
         },
+        "changes": as_json(models.changes),
         "versions": {"python": platform.python_version(), "platform": platform.platform()} | versions(PACKAGES),
         "timings_s": timings.rounded(),
     }
@@ -77,11 +79,13 @@ def _identity(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def differs(path: Path, bundles: Sequence[Bundle]) -> bool:
+def differs(path: Path, models: Models) -> bool:
     """Whether a sidecar was made from other graphs or weights than these."""
     parts = ("variant", "graphs", "files", "weights")
-    now, then = [_identity(bundle) for bundle in bundles], read(path)["bundles"]
-    return [[b.get(part) for part in parts] for b in now] != [[b.get(part) for part in parts] for b in then]
+    data, now = read(path), [_identity(bundle) for bundle in models.bundles]
+    then = data["bundles"]
+    same = [[b.get(part) for part in parts] for b in now] == [[b.get(part) for part in parts] for b in then]
+    return not same or noted(models.changes) != data["changes"]
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -101,6 +105,7 @@ _READ: dict[str, Any] = {  # what a run is repeated from
     "bundles": tuple[Mapping[str, Any], ...],
     "execution": _Execution,
     "input": _Input | None,
+    "changes": Mapping[str, ChangeNote] | None,
 }
 
 
@@ -114,7 +119,8 @@ def read(path: Path) -> dict[str, Any]:
             decode(kind, data.get(key), key)
         for bundle in data["bundles"]:
             decode(dict[str, str], {key: bundle.get(key) for key in ("folder", "weight_root")}, "bundles")
-        return data | {"request": decode(Request, data["request"], "request")}
+        notes = decode(dict[str, ChangeNote], data.get("changes", {}), "changes")
+        return data | {"request": decode(Request, data["request"], "request"), "changes": notes}
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, SchemaError) as error:

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 from worldrt.engine.errors import BackendError
-from worldrt.engine.plans import Library
+from worldrt.engine.plans import Library, Target
 
 LEAST = {"tensorrt": (10, 15), "tensorrt_rtx": (1, 4)}
 _INSTALL = {"tensorrt": "worldrt[gpu]", "tensorrt_rtx": "worldrt[rtx]"}
@@ -25,6 +25,15 @@ def load_library(name: Library) -> ModuleType:
         expected = ".".join(map(str, least))
         raise BackendError(f"{name}: expected version {expected} or newer, got {version or 'none'}; {install}")
     return module
+
+
+def plan_target(library: Library, trt: ModuleType, gpu: Target) -> Target:
+    """What plans for a GPU are built for: TensorRT measures on that GPU. TensorRT-RTX builds for its compute
+    capability, so that a plan that was built elsewhere is found; where it knows that only of a present GPU (Hopper,
+    B200), for that one."""
+    (capability,) = gpu.compute_capabilities
+    known = library == "tensorrt_rtx" and hasattr(trt.ComputeCapability, "SM" + capability.replace(".", ""))
+    return Target((capability,)) if known else gpu
 
 
 def version_numbers(version: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from worldrt.engine.backends._library import load_library
+from worldrt.engine.backends._library import load_library, plan_target
 from worldrt.engine.backends._trt_contexts import Contexts
 from worldrt.engine.backends._trt_load import Engine, load_engine
 from worldrt.engine.bundle import Graph
@@ -21,7 +21,7 @@ from worldrt.engine.cache import PlanCache
 from worldrt.engine.cuda import Claim, CudaDevice
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import BackendError, DeviceMemoryError, ShapeError
-from worldrt.engine.plans import BuildJob, BuildOptions, Constant, Library, Profile, Target
+from worldrt.engine.plans import BuildJob, BuildOptions, Constant, Library, Profile
 from worldrt.engine.session import Session
 from worldrt.engine.tensors import Shape, solve_axes
 from worldrt.engine.weights import WeightStore
@@ -40,7 +40,6 @@ def unavailable(library: Library) -> str | None:
 
 def open_session(
     library: Library,
-    target: Callable[[Any, CudaDevice], Target],
     contexts: Callable[[Engine], Contexts],
     path: Path,
     graph: Graph,
@@ -67,7 +66,7 @@ def open_session(
             f"backend '{library}': it runs on an NVIDIA GPU, got device '{device.name}'; use --device cuda"
         )
     options = build or BuildOptions()
-    gpu = target(trt, device)
+    gpu = plan_target(library, trt, device.target)
     job = BuildJob(library, graph, path, weight_root, precision, profile or {}, gpu, options, constants, block)
     engine = load_engine(trt, job, device, cache or PlanCache(), weights, progress)
     seen = replace(graph, weights=(), weights_as="external") if constants else graph

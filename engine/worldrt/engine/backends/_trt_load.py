@@ -143,15 +143,17 @@ def weight_inputs(graph: Graph, job: BuildJob) -> tuple[TensorSpec, ...]:
 
 
 def _refit(loaded: Engine, job: BuildJob, logger: Any, weights: WeightStore | None) -> None:
-    """Give an engine its weights: for a stripped one all of the graph, then those of the store, by name."""
+    """Give an engine weights by name: a stripped one those of its graph, and any one those that the store replaces."""
     trt, refitter = loaded.trt, loaded.trt.Refitter(loaded.engine, logger)
     if job.options.strip:
         onnx = with_constants(job.path.read_bytes(), job.constants)
         if not trt.OnnxParserRefitter(refitter, logger).refit_from_bytes(onnx, str(job.weight_root / "any.onnx")):
             raise loaded.failed(f"{job.name}: reading its weights again")
     named = set(refitter.get_all_weights())
-    used = [weight for weight in job.graph.weights if weight.name in named]
-    given = {} if weights is None else {w.name: weights[weight_key(w, job.block or 0)] for w in used}
+    others = () if weights is None else weights.others(job.graph)
+    if not (job.options.strip or others):
+        return
+    given = {w.name: weights[weight_key(w, job.block or 0)] for w in others if weights and w.name in named}
     for name, buffer in given.items():  # the mapped files stay open until the weights are copied
         values = trt.Weights(getattr(trt.DataType, TYPES[buffer.dtype]), buffer.pointer, math.prod(buffer.shape))
         if not refitter.set_named_weights(name, values):

@@ -56,6 +56,8 @@ def open_session(
     if low_memory:
         options.add_session_config_entry("session.disable_prepacking", "1")
         extra["disabled_optimizers"] = ["ConstantFolding"]
+    others = _others(ort, graph, weights)
+    options.add_external_initializers(list(others), list(others.values()))
     try:
         session = ort.InferenceSession(str(path), options, providers=_providers(ort, device), **extra)
     except Exception as error:
@@ -66,7 +68,14 @@ def open_session(
             ) from error
         raise BackendError(f"ONNX Runtime refuses {path}: {str(error).strip()}") from error
     _check_interface(path, graph, session)
-    return OnnxRuntimeSession(graph, device, session)
+    return OnnxRuntimeSession(graph, device, session, list(others.values()))
+
+
+def _others(ort: Any, graph: Graph, weights: WeightStore | None) -> dict[str, Any]:
+    """Values in the place of the graph's own external data, by initializer name; they view the store's memory."""
+    others = {} if weights is None else {weight.name: weights[weight.key] for weight in weights.others(graph)}
+    make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type
+    return {name: make(buffer.numpy(), ONNX_TYPES[buffer.dtype]) for name, buffer in others.items()}
 
 
 def _check_interface(path: Path, graph: Graph, session: Any) -> None:
@@ -106,9 +115,10 @@ def _providers(ort: Any, device: Device) -> list[Any]:
 class OnnxRuntimeSession(Session):
     """An `InferenceSession`; every call is an `IOBinding` made once."""
 
-    def __init__(self, graph: Graph, device: Device, session: Any) -> None:
+    def __init__(self, graph: Graph, device: Device, session: Any, held: list[Any]) -> None:
         super().__init__(graph, device)
         self._session = session
+        self._held = held  # memory that the session reads
 
     def _prepare(self, buffers: Mapping[str, Buffer]) -> Callable[[], None]:
         binding = self._session.io_binding()

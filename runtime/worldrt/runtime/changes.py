@@ -1,0 +1,81 @@
+"""`--lora` and `--dit_path` of a weight file: which denoisers of a run take other weights than their checkpoint's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldrt.engine.bundle import FILE_NAME, file_sha256
+from worldrt.engine.errors import InputError
+from worldrt.engine.lora import parse_choice
+from worldrt.engine.overlay import WeightChange, weight_files
+from worldrt.engine.schema import encode
+
+_DIT_FLAGS = {"dit_path": "", "dit_path_text2image": "text2image", "dit_path_video2world": "video2world"}
+
+
+@dataclass(frozen=True)
+class _LoraNote:
+    path: str
+    scale: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ChangeNote:
+    """A change in a sidecar: absolute paths, and the hash of each LoRA file."""
+
+    path: str | None = None
+    loras: tuple[_LoraNote, ...] = ()
+
+
+def is_bundle(place: str) -> bool:
+    """Whether a `--dit_path` names a bundle, and not weight files."""
+    return (Path(place) / FILE_NAME).is_file()
+
+
+def changes_of(args: argparse.Namespace) -> dict[str, WeightChange]:
+    """The changes that the flags ask for, by task. LoRAs, and a `--dit_path` that names no task, are for the denoiser
+    that makes the result: of text2world that is video2world. Raises `InputError`."""
+    result = "video2world" if args.verb == "text2world" else args.verb
+    paths: dict[str, Path] = {}
+    for flag, task in _DIT_FLAGS.items():
+        place = getattr(args, flag)
+        if place and not is_bundle(place):
+            if (task or result) in paths:
+                raise InputError(f"--{flag}: the weights of {task or result} are named twice")
+            weight_files(Path(place))
+            paths[task or result] = Path(place)
+    loras = tuple(parse_choice(text) for text in args.lora)
+    made = {task: WeightChange(path) for task, path in paths.items()}
+    if loras:
+        made[result] = WeightChange(paths.get(result), loras)
+    return made
+
+
+def noted(changes: Mapping[str, WeightChange]) -> dict[str, ChangeNote]:
+    """What a sidecar says of changes."""
+    return {task: _note(change) for task, change in changes.items()}
+
+
+def _note(change: WeightChange) -> ChangeNote:
+    loras = (_LoraNote(str(lora.path.absolute()), lora.scale, file_sha256(lora.path)) for lora in change.loras)
+    return ChangeNote(None if change.path is None else str(change.path.absolute()), tuple(loras))
+
+
+def repeat(args: argparse.Namespace, notes: Mapping[str, ChangeNote]) -> None:
+    """Ask for the changes of a sidecar, unless the flags ask for some."""
+    if args.lora or any(getattr(args, flag) for flag in _DIT_FLAGS):
+        return
+    for task, note in notes.items():
+        setattr(args, f"dit_path_{task}", note.path or "")
+        args.lora += [f"{lora.path}:{lora.scale!r}" for lora in note.loras]
+
+
+def as_json(changes: Mapping[str, WeightChange]) -> dict[str, Any]:
+    """`noted` as plain JSON data."""
+    data: dict[str, Any] = encode(noted(changes))
+    return data
