@@ -86,7 +86,7 @@ def _generate(args: argparse.Namespace) -> int:
     jobs = generate.jobs(args)
     models = generate.open_models(args)
     if args.from_sidecar is not None and sidecar.differs(args.from_sidecar, models):
-        print("warning: the bundle, or a change of its weights, is not the one of the sidecar; frames may differ", file=sys.stderr)
+        print("warning: bundle or LoRA is not the one of the sidecar; frames may differ", file=sys.stderr)
     generator = generate.Generator(args.verb, models)
     for job in jobs:
         generator.settings(job)  # every mistake is found before the first result is begun

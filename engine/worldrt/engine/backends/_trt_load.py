@@ -144,20 +144,19 @@ def weight_inputs(graph: Graph, job: BuildJob) -> tuple[TensorSpec, ...]:
 
 def _refit(loaded: Engine, job: BuildJob, logger: Any, weights: WeightStore | None) -> None:
     """Give an engine weights by name: a stripped one those of its graph, and any one those that the store replaces."""
+    others = () if weights is None else weights.others(job.graph)
+    if not (job.options.strip or others):
+        return
     trt, refitter = loaded.trt, loaded.trt.Refitter(loaded.engine, logger)
     if job.options.strip:
         onnx = with_constants(job.path.read_bytes(), job.constants)
         if not trt.OnnxParserRefitter(refitter, logger).refit_from_bytes(onnx, str(job.weight_root / "any.onnx")):
             raise loaded.failed(f"{job.name}: reading its weights again")
-    named = set(refitter.get_all_weights())
-    others = () if weights is None else weights.others(job.graph)
-    if not (job.options.strip or others):
-        return
-    given = {w.name: weights[weight_key(w, job.block or 0)] for w in others if weights and w.name in named}
-    for name, buffer in given.items():  # the mapped files stay open until the weights are copied
+    kept = [weights[weight_key(w, job.block or 0)] for w in others] if weights is not None else []  # until it is done
+    for weight, buffer in zip(others, kept, strict=True):
         values = trt.Weights(getattr(trt.DataType, TYPES[buffer.dtype]), buffer.pointer, math.prod(buffer.shape))
-        if not refitter.set_named_weights(name, values):
-            raise loaded.failed(f"{job.name}: replacing the weight '{name}'")
+        if not refitter.set_named_weights(weight.name, values):
+            raise loaded.failed(f"{job.name}: replacing the weight '{weight.name}'")
     missing = [name for name in refitter.get_missing_weights() if name]
     if missing:
         raise BackendError(f"{job.name}: refitting needs the weight '{missing[0]}' too, which the checkpoint lacks")
