@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worldrt.engine.backends._library import load_library
+from worldrt.engine.backends._library import load_library, plan_target
 from worldrt.engine.build import check_job
 from worldrt.engine.bundle import Bundle
 from worldrt.engine.cache import PlanCache
@@ -130,7 +130,7 @@ def _targets(options: EngineOptions) -> list[Target]:
     target = getattr(device, "target", None)
     if not isinstance(target, Target):
         raise InputError(f"device '{options.device}': engines are for GPUs, such as cuda or cuda:1")
-    return [target]
+    return [plan_target(options.backend, load_library(options.backend), target)]
 
 
 def _wish(options: EngineOptions, target: Target) -> Wish:

@@ -71,7 +71,7 @@ class Opener:
         profile, options = None, dict(self.execution.options)
         if self.execution.backend in BACKENDS:
             batch = 2 if self.execution.guidance == "batched" and isinstance(component, Denoiser) else 1
-            fixed = None if self.takes_weights(component) else block
+            fixed = None if self.takes_weights(component, weights) else block
             profile, more = self.execution.engines.options(
                 self.bundle, component, name, weights, batch=batch, block=fixed
             )
@@ -87,9 +87,9 @@ class Opener:
             options=options,
         )
 
-    def takes_weights(self, component: Component) -> bool:
+    def takes_weights(self, component: Component, store: WeightStore) -> bool:
         """Whether one session serves all instances of a block graph, the weights being inputs of it."""
-        return self.execution.backend not in BACKENDS or self.execution.engines.takes_weights(component)
+        return self.execution.backend not in BACKENDS or self.execution.engines.takes_weights(component, store)
 
     def weights(self, component: Component) -> WeightStore:
         """The checked weights of a component, with what a run changes of them."""

@@ -51,7 +51,7 @@ class DenoiserModel:
         self._last: tuple[tuple[DenoiserShape, bool], BoundDenoiser] | None = None
         store = opener.weights(spec)
         instances = {name: spec.blocks - 1 if name == "block" else 1 for name in spec.graphs}
-        shared = opener.takes_weights(spec)
+        shared = opener.takes_weights(spec, store)
         self.sessions = {  # one for all instances of a graph, or one each where weights are constants
             _instance(name, i): opener.session(spec, name, store, i)
             for name, count in instances.items()

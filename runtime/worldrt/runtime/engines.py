@@ -8,9 +8,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from worldrt.engine.bundle import Bundle, Component, Denoiser
+from worldrt.engine.bundle import Bundle, Component
 from worldrt.engine.cache import PlanCache
 from worldrt.engine.constants import constants_of
+from worldrt.engine.jobs import form_of
+from worldrt.engine.overlay import Overlay
 from worldrt.engine.plans import BuildOptions, Profile, Range
 from worldrt.engine.profiles import profile_of
 from worldrt.engine.weights import WeightStore
@@ -54,9 +56,11 @@ class Engines:
             "progress": partial(self._tell, graph.file.removesuffix(".onnx")),
         }
 
-    def takes_weights(self, component: Component) -> bool:
-        """Whether engines of a component take their weights as inputs."""
-        return not isinstance(component, Denoiser) or component.form == "whole" or self.block_weights != "constants"
+    def takes_weights(self, component: Component, store: WeightStore) -> bool:
+        """Whether engines of a component take as inputs what its graphs take as inputs. Weights that are not the
+        checkpoint's own cannot be constants, and are not unless that is asked for."""
+        asked = "inputs" if self.block_weights == "auto" and isinstance(store, Overlay) else self.block_weights
+        return form_of(component, store, asked) != "constants"
 
     def _tell(self, name: str, doing: str, done: float) -> None:
         for listener in self.listener[-1:]:
