@@ -73,7 +73,13 @@ class Opener:
             batch = 2 if self.execution.guidance == "batched" and isinstance(component, Denoiser) else 1
             fixed = None if self.takes_weights(component, weights) else block
             profile, more = self.execution.engines.options(
-                self.bundle, component, name, weights, batch=batch, block=fixed
+                self.bundle,
+                component,
+                name,
+                weights,
+                batch=batch,
+                block=fixed,
+                limit_bytes=getattr(self.device, "limit_bytes", None),
             )
             options |= more
         return open_session(

@@ -69,6 +69,14 @@ class DenoiserModel:
         self._weights = {name: [opener.on_device(w) for w in given] for name, given in on_host.items()}
 
     @property
+    def loaded(self) -> bool:
+        return bool(self.sessions)
+
+    def unload(self) -> None:
+        """Free graphs, weights and the buffers of the last clip; another model takes this one's place."""
+        self.sessions, self._weights, self._blocks, self._last = {}, {}, None, None
+
+    @property
     def conditions(self) -> set[str]:
         """Names of the inputs beside x, level and text."""
         return conditions_of(self.spec)

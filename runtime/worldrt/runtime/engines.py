@@ -8,10 +8,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from worldrt.engine.bundle import Bundle, Component
+from worldrt.engine.bundle import Bundle, Component, Graph
 from worldrt.engine.cache import PlanCache
 from worldrt.engine.constants import constants_of
-from worldrt.engine.jobs import form_of
+from worldrt.engine.jobs import form_of, weight_bytes
 from worldrt.engine.overlay import Overlay
 from worldrt.engine.plans import BuildOptions, Profile, Range
 from worldrt.engine.profiles import profile_of
@@ -40,7 +40,15 @@ class Engines:
         return PlanCache(self.plan_cache)
 
     def options(
-        self, bundle: Bundle, component: Component, name: str, store: WeightStore, *, batch: int, block: int | None
+        self,
+        bundle: Bundle,
+        component: Component,
+        name: str,
+        store: WeightStore,
+        *,
+        batch: int,
+        block: int | None,
+        limit_bytes: int | None,
     ) -> tuple[Profile, dict[str, Any]]:
         """The profile of a graph and the backend's options. `block` is an instance whose weights become constants."""
         manifest = bundle.manifest
@@ -49,7 +57,7 @@ class Engines:
         profile = profile_of(manifest, key, name, batch=batch, overrides=self.profile)
         return profile, {
             "cache": self.cache,
-            "build": replace(self.build, refit=True) if store.others(graph) else self.build,
+            "build": self._build(component, store, graph, limit_bytes),
             "precision": component.precision,
             "constants": () if block is None else constants_of(graph, store, block),
             "block": block if name == "block" else None,
@@ -61,6 +69,14 @@ class Engines:
         checkpoint's own cannot be constants, and are not unless that is asked for."""
         asked = "inputs" if self.block_weights == "auto" and isinstance(store, Overlay) else self.block_weights
         return form_of(component, store, asked) != "constants"
+
+    def _build(self, component: Component, store: WeightStore, graph: Graph, limit_bytes: int | None) -> BuildOptions:
+        """Weights are streamed into whole graphs where they are most of what may be held on the GPU."""
+        options = replace(self.build, refit=True) if store.others(graph) else self.build
+        if limit_bytes is None or "block" in component.graphs or graph.weights_as == "inputs":
+            return options
+        streams = options.weight_streaming or 2 * weight_bytes(graph, store) > limit_bytes
+        return replace(options, weight_streaming=streams)
 
     def _tell(self, name: str, doing: str, done: float) -> None:
         for listener in self.listener[-1:]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from worldrt.engine import plugin
 from worldrt.engine.bundle import Bundle, load_bundle
+from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import BackendError, BundleError, InputError
 from worldrt.engine.overlay import WeightChange
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, conditions_of
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.staging import again_with_room, component_bytes, let_go
 from worldrt.runtime.text import TextEncoder
 from worldrt.runtime.vae import VaeCodec
 
 T = TypeVar("T")
+Part = Literal["text", "denoiser", "vae"]
 
 
 class Models:
@@ -91,19 +95,58 @@ class Models:
         changes = {**self.changes, task: change}
         replace(opener, changes=changes).weights(opener.bundle.manifest.denoisers[task])
         self.changes = changes
-        self._kept.pop(("denoiser", opener.bundle.folder, task), None)
+        self._kept.pop(self._key(task, "denoiser"), None)
+
+    def with_room(self, task: str, part: Part, make: Callable[[], T]) -> T:
+        """Do `make`, which loads or runs a part of a task. The other models go before it where `offload` asks for that
+        or its weights do not fit beside them, and before a second try where memory ran out."""
+        if self.execution.offload or not self.fits(task, part):
+            self._let_go(task, part)
+        return again_with_room(make, lambda: self._let_go(task, part))
+
+    def listen(self, observer: Observer) -> None:
+        """Tell an observer of engines that are built while models are loaded."""
+        self.execution.engines.listener[:] = [observer.progress]
+
+    def fits(self, task: str, part: Part) -> bool:
+        """Whether a part of a task is loaded, or its weights fit into the memory that the GPU has left."""
+        opener = self.opener(task)
+        if not isinstance(opener.device, CudaDevice):
+            return True
+        kept = self._kept.get(self._key(task, part))
+        if kept is not None and kept.loaded:
+            return True
+        manifest = opener.bundle.manifest
+        component = manifest.denoisers[task] if part == "denoiser" else manifest.components().get(part)
+        if component is None:
+            return True
+        return component_bytes(component, opener.weights(component)) <= opener.device.free_bytes()
+
+    def _let_go(self, task: str, part: Part) -> bool:
+        return let_go(self._kept, self.execution.opened_device, self._key(task, part))
+
+    def _key(self, task: str, part: Part) -> tuple[Any, ...]:
+        opener = self.opener(task)
+        text = opener.bundle.manifest.text
+        if part == "text" and text is not None:
+            files = tuple((opener.bundle.weight_root / file).resolve() for file in text.files)
+            return part, files, text.precision
+        return (part, opener.bundle.folder, task) if part == "denoiser" else (part, opener.bundle.folder)
 
     def denoiser(self, task: str) -> DenoiserModel:
         opener = self.opener(task)
         spec = opener.bundle.manifest.denoisers[task]
-        return self._keep(("denoiser", opener.bundle.folder, task), lambda: DenoiserModel(opener, spec))
+        key = self._key(task, "denoiser")
+        if key in self._kept and not self._kept[key].loaded:
+            del self._kept[key]
+        return self._keep(key, lambda: DenoiserModel(opener, spec))
 
     def vae(self, task: str) -> VaeCodec:
         opener = self.opener(task)
         spec = opener.bundle.manifest.vae
         if spec is None:
             raise InputError(f"{opener.bundle.folder}: this bundle has no VAE; export it again with all components")
-        return self._keep(("vae", opener.bundle.folder), lambda: VaeCodec(opener, spec))
+        return self._keep(self._key(task, "vae"), lambda: VaeCodec(opener, spec))
 
     def text(self, task: str) -> TextEncoder:
         """One encoder serves two bundles whose weight files are the same."""
@@ -111,8 +154,7 @@ class Models:
         spec = opener.bundle.manifest.text
         if spec is None:
             raise InputError(f"{opener.bundle.folder}: this bundle has no text encoder; export it again with one")
-        files = tuple((opener.bundle.weight_root / file).resolve() for file in spec.files)
-        return self._keep(("text", files, spec.precision), lambda: TextEncoder(opener, spec))
+        return self._keep(self._key(task, "text"), lambda: TextEncoder(opener, spec))
 
     def close(self) -> None:
         self._kept = {}

@@ -55,6 +55,10 @@ class TextEncoder:
             )
         return ids
 
+    def knows(self, prompt: str) -> bool:
+        """Whether a prompt's rows are kept, so that no graph is needed."""
+        return prompt in self._kept
+
     def encode(self, prompt: str) -> Float32:
         """A read-only array. Raises `InputError` for an over-long prompt."""
         if prompt not in self._kept:
@@ -63,6 +67,10 @@ class TextEncoder:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(prompt)
         return self._kept[prompt]
+
+    @property
+    def loaded(self) -> bool:
+        return self._loaded is not None
 
     def unload(self) -> None:
         """Free the graph and its weights; encoded prompts are kept, and a new prompt loads it again."""

@@ -34,6 +34,14 @@ class VaeCodec:
         for name in (f"{way}_first", f"{way}_next"):
             self._graph(name)
 
+    @property
+    def loaded(self) -> bool:
+        return bool(self._graphs)
+
+    def unload(self) -> None:
+        """Free the graphs and their weights; what is under way keeps its own."""
+        self._graphs = {}
+
     def latent_frames(self, frames: int) -> int:
         """How many latents `frames` frames make. Raises `InputError` unless there are 4 k + 1 (temporal k + 1)."""
         if frames < 1 or (frames - 1) % self.spec.temporal:

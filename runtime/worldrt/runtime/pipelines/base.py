@@ -49,9 +49,13 @@ def encode_texts(
     models: Models, task: str, prompt: str, negative: str | None, observer: Observer
 ) -> tuple[Float32, Float32]:
     """Rows (N, D) of the prompt and of the negative prompt; None is all zeros."""
+    models.listen(observer)
     with observer.stage(f"{task}: load"):
         encoder = models.text(task)
+    prompts = [prompt] if negative is None else [prompt, negative]
     with observer.stage(f"{task}: text"):
+        if not all(encoder.knows(text) for text in prompts):
+            models.with_room(task, "text", lambda: [encoder.encode(text) for text in prompts])
         texts = encoder.encode(prompt), encoder.nothing() if negative is None else encoder.encode(negative)
         if models.execution.offload_text:
             encoder.unload()
@@ -69,9 +73,9 @@ def sample_clip(
 ) -> Float32:
     """Latents (1, C, T, H/8, W/8) of one clip. `conditions` are the denoiser's other inputs by name; `position`, the
     index of each latent frame, is known here."""
+    models.listen(observer)
     with observer.stage(f"{task}: load"):
-        model, codec = models.denoiser(task), models.vae(task)
-        codec.load("decode")
+        codec = models.vae(task)
         vae = codec.spec
         shape = DenoiserShape(
             vae.channels,
@@ -80,7 +84,11 @@ def sample_clip(
             settings.width // vae.spatial,
             len(texts[0]),
         )
-        bound = model.bind(shape, guided=settings.guidance != 0)
+        guided = settings.guidance != 0
+        bound = models.with_room(task, "denoiser", lambda: models.denoiser(task).bind_again(shape, guided=guided))
+        if not models.execution.offload and models.fits(task, "vae"):
+            codec.load("decode")
+        model = models.denoiser(task)
         bound.fill_text(*texts)
         for name, values in ({"position": np.arange(shape.frames, dtype=np.float32)} | dict(conditions)).items():
             if name in model.conditions:
@@ -89,7 +97,7 @@ def sample_clip(
     record = models.execution.record
     if record is not None:
         first = record.call(task, model.inputs, bound.inputs, bound.texts, bound.device, len(table))
-        bound = replace(bound, calls=(first, *bound.calls))
+        bound = replace(bound, calls=(first, *bound.calls), graphs=None)
     stage = f"{task}: sampling"
     with observer.stage(stage):
         observer.progress(stage, 0, len(table))

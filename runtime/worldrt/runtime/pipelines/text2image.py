@@ -35,5 +35,8 @@ class Text2Image(Pipeline):
         observer, settings = observer or Observer(), self.settings(request, own_size=own_size)
         texts = encode_texts(self.models, TASK, request.prompt, request.negative_prompt or None, observer)
         latents = sample_clip(self.models, TASK, settings, request.seed, texts, {}, observer)
+        vae = self.models.vae(TASK)
+        with observer.stage(f"{TASK}: load"):
+            self.models.with_room(TASK, "vae", lambda: vae.load("decode"))
         with observer.stage(f"{TASK}: decode"):
-            return next(self.models.vae(TASK).decode(latents))
+            return next(vae.decode(latents))

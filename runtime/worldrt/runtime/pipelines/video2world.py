@@ -58,13 +58,15 @@ class Video2World(Pipeline):
         texts = encode_texts(self.models, TASK, request.prompt, negative, observer)
         with observer.stage(f"{TASK}: load"):
             vae = self.models.vae(TASK)
-            vae.load("encode")
+            self.models.with_room(TASK, "vae", lambda: vae.load("encode"))
         with observer.stage(f"{TASK}: encode"):
             clean, mask = _clean(vae.encode(given), vae.latent_frames(settings.num_frames))
         conditions = {"clean": clean, "mask": mask}
         latents = sample_clip(self.models, TASK, settings, request.seed, texts, conditions, observer)
         stage = f"{TASK}: decode"
         observer.progress(stage, 0, settings.num_frames)
+        with observer.stage(f"{TASK}: load"):
+            self.models.with_room(TASK, "vae", lambda: vae.load("decode"))
         decoded = vae.decode(latents)
         for done in range(1, settings.num_frames + 1):
             with observer.stage(stage):
