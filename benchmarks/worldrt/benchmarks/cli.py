@@ -12,11 +12,10 @@ from typing import Any
 
 from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.render import markdown
-from worldrt.benchmarks.results import FAILED, Table, read, report, write
+from worldrt.benchmarks.results import FAILED, Report, Table, read, report, write
 from worldrt.engine import cli
 from worldrt.engine.errors import InputError
 
-PARTS = ("kernels", "block", "denoiser")
 MODELS = ("nano", "2B", "14B")
 Made = tuple[Sequence[Table], dict[str, Any], dict[str, list[float]]]
 """Tables, settings, samples."""
@@ -44,10 +43,13 @@ def build_parser() -> cli.Parser:
     export.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     kernels = _verb(verbs, "kernels", _kernels, 10, "the compiled kernels against numpy")
     kernels.add_argument("--threads", type=int, default=machines.available_cores())
-    gpu = _verb(verbs, "gpu", _gpu, 20, "kernels, a transformer block and denoisers on a CUDA device")
+    gpu = _verb(verbs, "gpu", _gpu, 20, "all that is to be known of a GPU, part by part, within a budget of time")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with tiny shapes")
-    gpu.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    gpu.add_argument("--bundle", type=Path, help="for the denoisers (default: nano is exported)")
+    gpu.add_argument("--parts", nargs="+", metavar="PART", help="of build, kernels, weights, model, components, block, "
+                     "graphs, backend[:NAME], tests (default: all)")  # fmt: skip
+    gpu.add_argument("--bundle", type=Path, help="nano in float32 (default: exported here)")
+    gpu.add_argument("--bundle_bf16", type=Path, help="nano in bfloat16 (default: exported here)")
+    gpu.add_argument("--budget_s", type=float, default=460, help="for all parts together (default %(default)s)")
     show = verbs.add_parser("show", help="print a result file as Markdown")
     show.add_argument("file", type=Path)
     return parser
@@ -72,16 +74,29 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.rounds < 1:
         raise InputError(f"--rounds: expected 1 or more, got {args.rounds}")
     machine = machines.identify(argv)
+
+    def save(made: Made) -> Report:
+        tables, settings, samples = made
+        return _save(args, report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples))
+
+    args.save = save
     with tempfile.TemporaryDirectory(prefix="trt-bench-") as scratch:
-        tables, settings, samples = args.measure(args, Path(scratch))
-    result = report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples)
-    text = markdown(result)
-    print(text, end="")
-    if args.markdown:
-        args.markdown.write_text(text, encoding="utf-8")
+        result = save(args.measure(args, Path(scratch)))
+    print(markdown(result), end="")
     if args.output:
-        print(f"\n{write(result, args.output)}")
-    return 1 if any(table.columns == FAILED for table in tables) else 0
+        print(f"\n{args.output / result.file_name}")
+    return 1 if any(table.columns == FAILED for table in result.tables) else 0
+
+
+def _save(args: Namespace, result: Report) -> Report:
+    """Write what there is so far; a verb may call for it in the middle, and the last one stays."""
+    if args.markdown:
+        args.markdown.write_text(markdown(result), encoding="utf-8")
+    if args.output:
+        path = write(result, args.output)
+        if args.verb == "gpu":
+            path.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
+    return result
 
 
 def _cpu(args: Namespace, scratch: Path) -> Made:
@@ -122,14 +137,22 @@ def _kernels(args: Namespace, scratch: Path) -> Made:
 
 
 def _gpu(args: Namespace, scratch: Path) -> Made:
-    from worldrt.benchmarks import bundles
-    from worldrt.benchmarks.gpu import parts
+    from worldrt.benchmarks.gpu import suite
+    from worldrt.benchmarks.gpu.base import Setup
 
-    bundle = args.bundle
-    if bundle is None and "denoiser" in args.parts:
-        bundle = bundles.nano(scratch, say(args))
-    tables, samples = parts.run(args.parts, parts.Setup(args.device, args.rounds, bundle), say(args))
-    return tables, {"device": args.device, "parts": " ".join(args.parts)}, samples
+    try:
+        names = suite.names(args.parts)
+    except KeyError as error:
+        raise InputError(f"--parts: no {error}; there are {', '.join(step.name for step in suite.STEPS)}") from None
+    given = {"float32": args.bundle, "bfloat16": args.bundle_bf16}
+    bundles = {name: (path or scratch / f"nano-{name}").absolute() for name, path in given.items()}
+    if args.bundle and not args.bundle_bf16:
+        del bundles["bfloat16"]
+    settings = {"device": args.device, "parts": " ".join(names), "budget_s": args.budget_s}
+    setup = Setup(args.device, args.rounds, scratch, bundles=bundles)
+    run = suite.Suite(setup, args.budget_s, say(args), lambda made: args.save((made[0], settings, made[1])))
+    tables, samples = run.run(names)
+    return tables, settings, samples
 
 
 def say(args: Namespace) -> Any:

@@ -12,7 +12,8 @@ import numpy as np
 from worldrt.benchmarks.results import Table
 from worldrt.benchmarks.statistics import summarize
 from worldrt.kernels import MultistepUpdate, rgb_to_yuv420
-from worldrt.runtime.denoise import BoundDenoiser, DenoiserShape
+from worldrt.runtime.bound import BoundDenoiser
+from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.models import Models
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.samplers import SamplerTable, table

@@ -59,9 +59,9 @@ def report(
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Write the JSON file of a report into a folder. Raises `OutputError`."""
+    """Write the JSON file of a report into a folder, in place of an earlier state of it. Raises `OutputError`."""
     path = folder / report.file_name
-    with staged_file(path) as part:
+    with staged_file(path, overwrite=True) as part:
         part.write_text(json.dumps(encode(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
 

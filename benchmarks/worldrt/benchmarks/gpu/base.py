@@ -1,50 +1,81 @@
-"""What the parts share: the device, and how time is taken on it."""
+"""What the parts share: what they are given, how they say that something is missing, and how time is taken."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-
-import torch
 
 from worldrt.benchmarks.results import Table
 from worldrt.benchmarks.statistics import summarize
 
 Samples = dict[str, list[float]]
+Made = tuple[list[Table], Samples]
+ROOT = Path(__file__).parents[4]
+"""The checkout."""
+
+
+class MissingError(Exception):
+    """Something that this part needs is not on this machine: the part is skipped, and says why."""
+
+
+class CheckError(Exception):
+    """The part ran to its end and found something wrong, which its tables show."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """`device` is cpu or cuda. `bundle` is for the parts that need one."""
+    """`device` is cpu or cuda. `argument` is what follows the colon in the name of a part. `bundles` are folders by
+    precision, that may not be there; `scratch` is for files that are thrown away."""
 
     device: str
     rounds: int
-    bundle: Path | None = None
+    scratch: Path
+    argument: str = ""
+    bundles: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def dry(self) -> bool:
         """Whether this only shows that the code runs: shapes are tiny."""
         return self.device == "cpu"
 
+    def bundle(self, precision: str = "float32") -> Path:
+        """Raises `MissingError`."""
+        folder = self.bundles.get(precision)
+        if folder is None or not (folder / "bundle.json").is_file():
+            raise MissingError(f"no {precision} bundle of nano: none was given, and none could be exported here")
+        return folder
+
 
 class Part(Protocol):
-    """What a module here holds. Anything it raises ends this part, and is printed."""
+    """What a module here holds: what it yields is kept even where it is stopped later."""
 
-    def run(self, setup: Setup) -> tuple[list[Table], Samples]: ...
+    def run(self, setup: Setup) -> Iterator[Made]: ...
 
 
-def timed(setup: Setup, call: Callable[[], object], warmups: int = 3) -> list[float]:
-    """Seconds of single calls: by CUDA events on the current stream, by the clock on the CPU."""
+def timed(setup: Setup, call: Callable[[], object], *, warmups: int = 3, limit_s: float = 3.0) -> list[float]:
+    """Seconds of single calls: by CUDA events on torch's current stream, by the clock on the CPU.
+
+    At most `setup.rounds` calls, and as many as go into `limit_s`, but no fewer than 3.
+    """
     for _ in range(warmups):
         call()
     if setup.dry:
         return [_clocked(call) for _ in range(setup.rounds)]
-    event: Any = torch.cuda.Event
-    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(setup.rounds)]
+    import torch
+
     torch.cuda.synchronize()
+
+    def once() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    first = _clocked(once)
+    rounds = min(setup.rounds, max(3, int(limit_s / max(first, 1e-6))))
+    event: Any = torch.cuda.Event
+    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(rounds)]
     for start, end in pairs:
         start.record()
         call()
@@ -59,10 +90,15 @@ def row(samples: list[float]) -> tuple[float, float, float]:
     return s.minimum, s.median, s.p90
 
 
-def relative_error(actual: torch.Tensor, reference: torch.Tensor) -> float:
-    """The largest difference over the largest value, in float64."""
+def relative_error(actual: Any, reference: Any) -> float:
+    """The largest difference of two torch tensors over the largest value, in float64."""
     a, r = actual.double().cpu(), reference.double().cpu()
     return float((a - r).abs().max() / r.abs().max())
+
+
+def first_line(failure: BaseException) -> str:
+    """A failure in one line."""
+    return f"{type(failure).__name__}: {failure}".splitlines()[0][:200]
 
 
 def _clocked(call: Callable[[], object]) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from worldrt.benchmarks.gpu.base import Samples, Setup, relative_error, row, timed
+from worldrt.benchmarks.gpu.base import Made, Samples, Setup, first_line, relative_error, row, timed
 from worldrt.benchmarks.results import Table
 from worldrt.export.families.cosmos.block import Block, Conditioning
 from worldrt.export.families.cosmos.variants import DiTConfig
@@ -21,36 +21,42 @@ TEXT_TOKENS = 512
 Call = Callable[[], torch.Tensor]
 
 
-@torch.inference_mode()
-def run(setup: Setup) -> tuple[list[Table], Samples]:
+def run(setup: Setup) -> Iterator[Made]:
+    """A table for each case; a mode that cannot be had is a line of it."""
     config = TINY if setup.dry else FULL
     torch.manual_seed(0)
     reference_block = Block(config).to(setup.device).eval()
-    rows: list[tuple[Any, ...]] = []
-    samples: Samples = {}
     for case, (frames, tokens) in (TINY_CASES if setup.dry else CASES).items():
         given = _inputs(config, setup.device, frames, tokens)
-        reference = reference_block(*given)
-        for dtype in (torch.float32, torch.bfloat16):
-            block, kind = copy.deepcopy(reference_block).to(dtype), str(dtype).removeprefix("torch.")
-            arguments = _cast(given, dtype)
-            for mode in ("eager", "compile", "cuda graph"):
-                try:
-                    call = _prepared(setup, mode, block, arguments)
-                    error = relative_error(call(), reference)
-                    values = timed(setup, call)
-                except Exception as failure:
-                    rows.append((case, kind, f"{mode}: {_first_line(failure)}", *[None] * 5))
-                    continue
-                samples[f"{case}/{kind}/{mode}_s"] = values
-                rate = flops(config, frames * tokens) / min(values) / 1e12
-                rows.append((case, kind, mode, *row(values), rate, error))
-    columns = ("case", "dtype", "mode", "min_ms", "median_ms", "p90_ms", "TFLOP/s", "max_abs / max")
+        with torch.no_grad():
+            yield _measured(setup, case, config, reference_block, given)
+
+
+def _measured(setup: Setup, case: str, config: DiTConfig, reference_block: Block, given: tuple[Any, ...]) -> Made:
+    reference = reference_block(*given)
+    rows: list[tuple[Any, ...]] = []
+    samples: Samples = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        block, kind = copy.deepcopy(reference_block).to(dtype), str(dtype).removeprefix("torch.")
+        arguments = _cast(given, dtype)
+        for mode in ("eager", "compile", "cuda graph") if dtype == torch.bfloat16 else ("eager", "cuda graph"):
+            try:
+                call = _prepared(setup, mode, block, arguments)
+                error = relative_error(call(), reference)
+                values = timed(setup, call)
+            except Exception as failure:
+                rows.append((kind, f"{mode}: {first_line(failure)}", *[None] * 5))
+                continue
+            samples[f"{case}/{kind}/{mode}_s"] = values
+            rate = flops(config, given[0].shape[1] * given[0].shape[2]) / min(values) / 1e12
+            rows.append((kind, mode, *row(values), rate, error))
+    columns = ("dtype", "mode", "min_ms", "median_ms", "p90_ms", "TFLOP/s", "max_abs / max")
     notes = (
         "The error is against eager float32 on the same device. TFLOP/s counts multiply-adds of linear layers and "
         "attention as two.",
     )
-    return [Table(f"One block of width {config.width} on {setup.device}", columns, tuple(rows), notes)], samples
+    title = f"One block of width {config.width} on {setup.device}: {case}"
+    return [Table(title, columns, tuple(rows), notes)], samples
 
 
 def flops(config: DiTConfig, length: int) -> float:
@@ -85,11 +91,11 @@ def _prepared(setup: Setup, mode: str, block: torch.nn.Module, arguments: tuple[
     """A call without arguments. Raises what the mode raises where it is not to be had."""
     if mode == "eager":
         return lambda: block(*arguments)
+    if setup.dry:
+        raise RuntimeError("not tried without a CUDA device")
     if mode == "compile":
         compiled = torch.compile(block)
         return lambda: compiled(*arguments)
-    if setup.dry:
-        raise RuntimeError("needs a CUDA device")
     return captured(lambda: block(*arguments))
 
 
@@ -111,7 +117,3 @@ def captured(call: Call) -> Call:
         return output
 
     return replay
-
-
-def _first_line(failure: Exception) -> str:
-    return f"{type(failure).__name__}: {failure}".splitlines()[0][:160]

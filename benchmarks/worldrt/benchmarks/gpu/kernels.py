@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from worldrt import kernels
-from worldrt.benchmarks.gpu.base import Samples, Setup, row, timed
+from worldrt.benchmarks.gpu.base import CheckError, Made, MissingError, Samples, Setup, row, timed
 from worldrt.benchmarks.results import Table
 from worldrt.kernels import cuda
 
@@ -16,7 +16,10 @@ SHAPES = {"nano": (1, 16, 5, 10, 16), "480p": (1, 16, 24, 54, 96), "720p": (1, 1
 GUIDANCE = 7.0
 
 
-def run(setup: Setup) -> tuple[list[Table], Samples]:
+def run(setup: Setup) -> Iterator[Made]:
+    """Raises `MissingError` where the CUDA kernels are not built, `CheckError` where a bit differs."""
+    if not setup.dry and kernels.status().cuda_library is None:
+        raise MissingError("; ".join(note for note in kernels.status().notes if note.startswith("CUDA")))
     rows: list[tuple[Any, ...]] = []
     samples: Samples = {}
     for size in ["nano"] if setup.dry else list(SHAPES):
@@ -28,7 +31,10 @@ def run(setup: Setup) -> tuple[list[Table], Samples]:
             rows.append((name, size, expected.numel(), different, *row(values), moved_bytes / min(values) / 1e9))
     columns = ("kernel", "size", "values", "different bits", "min_ms", "median_ms", "p90_ms", "GB/s")
     notes = ("different bits: values that are not those of the same kernel on the host; 0 is expected.",)
-    return [Table(f"Kernels on {setup.device}", columns, tuple(rows), notes)], samples
+    yield [Table(f"Kernels on {setup.device}", columns, tuple(rows), notes)], samples
+    wrong = [f"{kernel} {size}" for kernel, size, _, different, *_ in rows if different]
+    if wrong:
+        raise CheckError(f"other bits than on the host: {', '.join(wrong)}")
 
 
 Case = tuple[Callable[[], object], Callable[[], torch.Tensor], torch.Tensor, int]
