@@ -273,6 +273,16 @@ def test_the_environment_names_the_folder_and_the_limit(tmp_path, monkeypatch):
             PlanCache()
 
 
+def test_what_was_compiled_of_a_plan_counts_and_goes_with_it(cache, make_job, builder):
+    plan = obtain(make_job(), cache, builder)
+    (before,) = cache.entries()
+    plan.path.with_suffix(".jit").write_bytes(b"x" * 500)
+    assert cache.entries()[0].nbytes == before.nbytes + 500
+    assert obtain(make_job(), cache, builder).hit
+    assert cache.remove(plan.key.digest)
+    assert list(cache.folder.iterdir()) == []
+
+
 def test_other_files_of_the_folder_are_left_alone(tmp_path, make_job, builder):
     cache = PlanCache(tmp_path / "plans", 0)
     cache.folder.mkdir(mode=0o700)

@@ -2,6 +2,7 @@
 
     <digest>.plan    the plan
     <digest>.json    its record: the key in plain words, size and hash of the plan, the report of its build
+    <digest>.jit     what TensorRT-RTX has compiled of it at run time, for this GPU
     <digest>.lock    while one process builds it and others wait
     content.json     hashes of weights (worldrt.engine.content)
     timing-*.bin     what TensorRT measured (`PlanCache.timing_path`)
@@ -109,7 +110,7 @@ class PlanCache:
 
     def entries(self) -> list[Entry]:
         """All entries, the one used last first."""
-        names = {path.stem for path in _listed(self.folder) if path.suffix in (".plan", ".json")}
+        names = {path.stem for path in _listed(self.folder) if path.suffix in (".plan", ".json", ".jit")}
         found = (self.entry(name) for name in names if _DIGEST.fullmatch(name))
         return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used_s)
 
@@ -163,13 +164,13 @@ class PlanCache:
                     path.unlink(missing_ok=True)
 
     def _clear(self, digest: str) -> None:
-        """Everything under a digest, also what a killed process left; the record first, so that no plan is taken."""
-        for path in (self._record(digest), self.plan_path(digest), *self.folder.glob(f".{digest}-*")):
+        """Remove everything under a digest, also what a killed process left."""
+        for path in (*self._paths(digest), *self.folder.glob(f".{digest}-*")):
             path.unlink(missing_ok=True)
 
     def entry(self, digest: str) -> Entry | None:
         """What lies under a digest, sound or not; None where nothing does."""
-        paths = [path for path in (self._record(digest), self.plan_path(digest)) if path.exists()]
+        paths = [path for path in self._paths(digest) if path.exists()]
         if not paths:
             return None
         try:
@@ -186,6 +187,10 @@ class PlanCache:
     def timing_path(self, key: PlanKey) -> Path:
         """Where TensorRT remembers its measurements: one file for each library version and kind of GPU."""
         return self.folder / f"timing-{digest_of([key.library, key.library_version, encode(key.target)])[:16]}.bin"
+
+    def _paths(self, digest: str) -> list[Path]:
+        """What lies under a digest, the record first, so that a plan that goes is not taken."""
+        return [self._record(digest), self.plan_path(digest), self.plan_path(digest).with_suffix(".jit")]
 
     def _record(self, digest: str) -> Path:
         return self.folder / f"{digest}.json"

@@ -29,6 +29,7 @@ _KEY = re.compile(r"(.+?)\.(?:lora_(A|B)(?:\.[^.]+)?\.weight|lora[._](down|up)\.
 _SIDES = {"A": "a", "B": "b", "down": "a", "up": "b", "alpha": "alpha"}
 _UNDERSCORED = "lora_unet_"  # some tools write dots as underscores, after this
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
+_NUMBERS = (*_FLOATS, "int64", "int32")
 _CHUNK_VALUES = 1 << 22
 
 
@@ -144,7 +145,7 @@ def _term(
             f"{file.path}: '{sides['a']}' {list(a.shape)} and '{sides['b']}' {list(b.shape)} make no change of "
             f"'{key}', which is {list(shape)}; it is a LoRA of another model"
         )
-    own = _values(file, sides["alpha"]) if "alpha" in sides else None
+    own = _values(file, sides["alpha"], _NUMBERS) if "alpha" in sides else None
     if own is not None and own.size != 1:
         raise CheckpointError(f"{file.path}: '{sides['alpha']}': expected one number, got {list(own.shape)}")
     factor = scale * (alphas.factor(len(a)) if own is None else float(own.ravel()[0]) / len(a))
@@ -180,10 +181,10 @@ class _Alphas:
         return float(self._alpha) / (math.sqrt(rank) if self._square_root else rank)
 
 
-def _values(file: SafetensorsFile, key: str) -> Float32:
+def _values(file: SafetensorsFile, key: str, dtypes: Sequence[str] = _FLOATS) -> Float32:
     buffer = file[key]
-    if buffer.dtype not in _FLOATS:
-        raise CheckpointError(f"{file.path}: '{key}' is {buffer.dtype}; expected one of {', '.join(_FLOATS)}")
+    if buffer.dtype not in dtypes:
+        raise CheckpointError(f"{file.path}: '{key}' is {buffer.dtype}; expected one of {', '.join(dtypes)}")
     return widened(buffer.numpy(), buffer.dtype)
 
 

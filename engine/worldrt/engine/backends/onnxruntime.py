@@ -57,7 +57,8 @@ def open_session(
         options.add_session_config_entry("session.disable_prepacking", "1")
         extra["disabled_optimizers"] = ["ConstantFolding"]
     others = _others(ort, graph, weights)
-    options.add_external_initializers(list(others), list(others.values()))
+    if others:
+        options.add_external_initializers(list(others), list(others.values()))
     try:
         session = ort.InferenceSession(str(path), options, providers=_providers(ort, device), **extra)
     except Exception as error:
