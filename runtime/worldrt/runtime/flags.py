@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
+from worldrt.runtime import engine_flags
 
 TASKS = {
     "text2world": "a video from a prompt: a picture first, then the video that goes on from it",
@@ -26,6 +26,7 @@ def add_task(commands: Any, task: str, defaults: Mapping[str, Any]) -> None:
     _request(parser, task)
     _output(parser, task)
     _model(parser)
+    engine_flags.add(parser)
     _official(parser)
     parser.set_defaults(verb=task, **defaults)
 
@@ -77,8 +78,8 @@ def _model(parser: Parser) -> None:
     add("--bundle", action="append", default=[], metavar="DIR", help="a bundle; twice where two hold one model each")
     add("--checkpoint", action="append", default=[], metavar="DIR", help="where the weights of a bundle lie now")
     add("--lora", action="append", default=[], metavar="FILE[:SCALE]", help="a LoRA of the model; several add up")
-    add("--backend", default="onnxruntime", help="onnxruntime, torch or null")
-    add("--device", default="cpu", help="cpu, cuda or cuda:1")
+    add("--backend", default="onnxruntime", help="onnxruntime, tensorrt, tensorrt_rtx, torch or null")
+    add("--device", help="cpu, cuda or cuda:1; default: cuda for tensorrt and tensorrt_rtx, else cpu")
     add("--threads", type=int, default=0, help="threads of onnxruntime or torch; 0 for their own choice")
     add("--cfg", choices=("batched", "sequential"), default="batched", help="sequential needs less memory")
     add("--offload_text_encoder", action="store_true", help="let the text encoder go once the prompt is encoded")
@@ -91,7 +92,6 @@ def _official(parser: Parser) -> None:
         group.add_argument(flag, default="", metavar="PLACE", help="post-trained weights: .safetensors, or a bundle")
     for flag in ("disable_guardrail", "offload_guardrail", "disable_prompt_refiner", "offload_prompt_refiner"):
         group.add_argument(f"--{flag}", action="store_true", help="accepted; there is none in this version")
-    group.add_argument("--use_cuda_graphs", action="store_true", help="accepted; no graph is captured in this version")
     group.add_argument("--num_gpus", type=int, default=1, help="1 in this version")
     group.add_argument("--distill_steps", type=int, default=0, help="0 in this version")
     for flag in ("load_ema", "downcast_text_encoder", "natten", "use_fast_tokenizer"):
@@ -108,8 +108,7 @@ _ELSEWHERE = {
 
 def check_official(args: argparse.Namespace) -> None:
     """Raises `InputError` for a flag that asks for what this version does not have; warns of one without effect."""
-    if args.use_cuda_graphs:
-        print("warning: --use_cuda_graphs has no effect; this version captures no graphs", file=sys.stderr)
+    engine_flags.check(args)
     for flag, instead in _ELSEWHERE.items():
         if getattr(args, flag):
             raise InputError(f"--{flag}: {instead}")

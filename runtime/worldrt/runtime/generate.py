@@ -13,7 +13,7 @@ from typing import Any
 from worldrt.engine.errors import InputError
 from worldrt.engine.files import check_place, staged_file
 from worldrt.engine.schema import decode, parse_json
-from worldrt.runtime import sidecar
+from worldrt.runtime import engine_flags, sidecar
 from worldrt.runtime.changes import changes_of, is_bundle
 from worldrt.runtime.locate import find_bundles
 from worldrt.runtime.models import Models
@@ -72,11 +72,11 @@ def open_models(args: argparse.Namespace) -> Models:
         args.checkpoint,
         changes_of(args),
         backend=args.backend,
-        device=args.device,
         guidance=args.cfg,
         offload_text=args.offload_text_encoder,
         options=options,
         record=_recording(args),
+        **engine_flags.execution(args),
     )
 
 
