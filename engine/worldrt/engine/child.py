@@ -39,6 +39,7 @@ def call_in_child(module: str, request: Any, what: str, heard: Callable[[Mapping
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        cwd=os.path.abspath(os.sep),  # python -m puts the folder it runs in first on its path
         env=_environment(),
         start_new_session=True,
     )

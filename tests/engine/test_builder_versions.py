@@ -1,0 +1,387 @@
+"""The one builder with the names that each version of TensorRT has, by modules that record what they are told.
+
+Names are those of TensorRT's Python API; what is not in a version is not in its module, so that a use of it fails as it
+would there. Numbers behind the names differ on purpose: they were changed with 11.0.
+"""
+
+from __future__ import annotations
+
+import enum
+from types import SimpleNamespace
+
+import pytest
+
+from worldrt.engine.backends._library import LEAST, version_numbers
+from worldrt.engine.builder import build
+from worldrt.engine.bundle import Graph, Weight
+from worldrt.engine.errors import BackendError, UnsupportedError
+from worldrt.engine.plans import BuildJob, BuildOptions, Range, Target
+from worldrt.engine.tensors import TensorSpec
+
+GRAPH = Graph(
+    "video2world/block.onnx",
+    "",
+    (
+        TensorSpec("x", "float32", ("batch", 16, "frames", "2*rows")),
+        TensorSpec("fixed", "bfloat16", (4,)),
+        TensorSpec("text", "float16", ("batch", "text")),
+    ),
+    (TensorSpec("y", "uint8", ("batch", "8*rows")),),
+    "inputs",
+    (Weight("w", "w.{i}", "bfloat16", (8, 8)),),
+)
+PROFILE = {"batch": Range(1, 2, 2), "frames": Range(1, 5, 24), "rows": Range(3, 4, 5), "text": Range(512, 512, 512)}
+COMMON_FLAGS = "DEBUG GPU_FALLBACK REFIT DISABLE_TIMING_CACHE EDITABLE_TIMING_CACHE TF32 SPARSE_WEIGHTS DIRECT_IO"
+COMMON_FLAGS += " VERSION_COMPATIBLE EXCLUDE_LEAN_RUNTIME STRIP_PLAN REFIT_IDENTICAL WEIGHT_STREAMING REFIT_INDIVIDUAL"
+REMOVED_IN_11 = "FP16 BF16 INT8 FP8 INT4 FP4 OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS"
+LISTING = """Engine Layer Information:
+Name: dit.node_linear, LayerType: gemm, Inputs: [ { Name: a, Dimensions: [-1,8], Datatype: BFloat16 }], \
+Constants: [ { Name: w, Dimensions: [8,8], Datatype: BFloat16 }], \
+Outputs: [ { Name: b, Dimensions: [-1,8], Datatype: Half }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: n]"""
+VERSIONS = ["10.15.1.29", "10.16.1.11", "11.0.0.114", "11.4.0.106"]
+
+
+class Enum(enum.Enum):
+    """As the bindings have it: a name, a value, and `int()`."""
+
+    def __int__(self):
+        return self.value
+
+
+def names(kind, words, first):
+    return Enum(kind, {name: first + i for i, name in enumerate(words.split())})
+
+
+class Flags:
+    """A configuration that takes only members of its own library's enums."""
+
+    def __init__(self, trt):
+        self.trt, self.set, self.cleared, self.pools, self.profiles, self.capabilities = trt, set(), set(), {}, [], {}
+        self.timing_cache = None
+
+    def set_flag(self, flag):
+        assert isinstance(flag, self.trt.BuilderFlag)
+        self.set.add(flag.name)
+
+    def clear_flag(self, flag):
+        assert isinstance(flag, self.trt.BuilderFlag)
+        self.cleared.add(flag.name)
+
+    def set_memory_pool_limit(self, pool, nbytes):
+        assert isinstance(pool, self.trt.MemoryPoolType)
+        self.pools[pool.name] = nbytes
+
+    def add_optimization_profile(self, profile):
+        self.profiles.append(profile.shapes)
+        return len(self.profiles) - 1
+
+    def create_timing_cache(self, content):
+        return SimpleNamespace(content=content, serialize=lambda: content + b"+measured")
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert ignore_mismatch is False
+        self.timing_cache = cache
+        return True
+
+    def get_timing_cache(self):
+        return self.timing_cache
+
+    def set_compute_capability(self, capability, index):
+        assert isinstance(capability, self.trt.ComputeCapability) and index < self.num_compute_capabilities
+        self.capabilities[index] = capability.name
+        return True
+
+
+class Profile:
+    def __init__(self):
+        self.shapes = {}
+
+    def set_shape(self, name, least, best, largest):
+        self.shapes[name] = (least, best, largest)
+
+
+class Layer:
+    """What `get_layer` gives: a plain layer, which can be told to be an attention's input layer."""
+
+    def __init__(self, kind, query=None):
+        self.type, self._query, self._attention = kind, query, SimpleNamespace(decomposable=False)
+
+    def get_input(self, index):
+        assert index == 0
+        return self._query
+
+
+class AttentionInputLayer(Layer):
+    @property
+    def attention(self):
+        return self._attention
+
+
+def tensor(name, dtype, rank, last=-1):
+    return SimpleNamespace(name=name, dtype=dtype, shape=(*[-1] * (rank - 1), last))
+
+
+class Network:
+    def __init__(self, trt, flags):
+        self.flags, types = flags, trt.DataType
+        self.inputs = [
+            tensor("x", types.FLOAT, 4),
+            tensor("fixed", types.BF16, 1, 4),
+            tensor("text", types.HALF, 2),
+            tensor("w", types.BF16, 2),
+        ]
+        self.outputs = [tensor("y", types.UINT8, 2)]
+        attention = trt.LayerType.ATTENTION_INPUT
+        self.layers = [
+            Layer(trt.LayerType.CONVOLUTION),
+            Layer(attention, tensor("q32", types.FLOAT, 4, 64)),
+            Layer(attention, tensor("q16", types.BF16, 4, 128)),
+            Layer(attention, tensor("wide", types.HALF, 4, 384)),
+            Layer(attention, tensor("open", types.HALF, 4, -1)),
+        ]
+        self.num_inputs, self.num_outputs, self.num_layers = len(self.inputs), 1, len(self.layers)
+        self.get_input, self.get_output = self.inputs.__getitem__, self.outputs.__getitem__
+        self.get_layer = self.layers.__getitem__
+
+
+class Plan(bytes):
+    @property
+    def nbytes(self):
+        return len(self)
+
+
+def make_library(version, *, without=(), says=(("VERBOSE", LISTING),), plan=Plan(b"plan")):  # noqa: B008
+    """A module of a version. `without`: builder flags that it lacks too. `says`: its messages while it builds."""
+    new = version_numbers(version) >= (11,)
+    flags = COMMON_FLAGS if new else f"{REMOVED_IN_11} {COMMON_FLAGS}"
+    trt = SimpleNamespace(__version__=version, told=SimpleNamespace())
+    trt.BuilderFlag = names("BuilderFlag", " ".join(f for f in flags.split() if f not in without), 40 if new else 0)
+    trt.NetworkDefinitionCreationFlag = names("Creation", "STRONGLY_TYPED" if version < "11.4" else "LATER", 3)
+    trt.LayerType = names("LayerType", "CONVOLUTION ATTENTION_INPUT ATTENTION_OUTPUT", 50)
+    trt.DataType = names("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 INT64", 0)
+    trt.MemoryPoolType = names("MemoryPoolType", "WORKSPACE DLA_MANAGED_SRAM", 7)
+    trt.ProfilingVerbosity = names("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED", 0)
+    trt.LayerInformationFormat = names("LayerInformationFormat", "ONELINE JSON", 0)
+    trt.HardwareCompatibilityLevel = names("Level", "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY", 0)
+    trt.ILogger, trt.IProgressMonitor = type("ILogger", (), {}), type("IProgressMonitor", (), {})
+    trt.IAttentionInputLayer = AttentionInputLayer
+
+    class Builder:
+        def __init__(self, logger):
+            self.logger = logger
+
+        def create_network(self, flags):
+            trt.told.network = Network(trt, flags)
+            return trt.told.network
+
+        def create_builder_config(self):
+            trt.told.config = Flags(trt)
+            return trt.told.config
+
+        def create_optimization_profile(self):
+            return Profile()
+
+        def build_serialized_network(self, network, config):
+            for severity, text in says:
+                self.logger.log(SimpleNamespace(name=severity), text)
+            monitor = config.progress_monitor
+            monitor.phase_start("outer", None, 2)
+            monitor.phase_start("inner", "outer", 4)
+            going = [monitor.step_complete("inner", i) for i in range(4)]
+            monitor.phase_finish("inner")
+            going.append(monitor.step_complete("outer", 0))
+            return plan if all(going) else None
+
+    class OnnxParser:
+        num_errors = 0
+
+        def __init__(self, network, logger):
+            pass
+
+        def parse(self, content, path):
+            trt.told.parsed = (content, path)
+            return True
+
+    class Runtime:
+        def __init__(self, logger):
+            pass
+
+        def deserialize_cuda_engine(self, plan):
+            inspector = SimpleNamespace(get_engine_information=lambda form: LISTING.replace("dit", form.name))
+            return SimpleNamespace(create_engine_inspector=lambda: inspector)
+
+    trt.Builder, trt.OnnxParser, trt.Runtime = Builder, OnnxParser, Runtime
+    return trt
+
+
+def make_rtx(version="1.7.1.116"):
+    trt = make_library(version)
+    trt.BuilderFlag = names("BuilderFlag", f"{COMMON_FLAGS} REQUIRE_USER_ALLOCATION", 1)
+    trt.ComputeCapability = names("ComputeCapability", "NONE CURRENT SM75 SM89 SM120", 0)
+    return trt
+
+
+@pytest.fixture
+def job(tmp_path):
+    path = tmp_path / "block.onnx"
+    path.write_bytes(b"onnx")
+    here = Target(("9.0",), "NVIDIA H100", 132)
+    return lambda **changes: BuildJob(
+        **{
+            "library": "tensorrt",
+            "graph": GRAPH,
+            "path": path,
+            "weight_root": tmp_path / "weights",
+            "precision": "bfloat16",
+            "profile": PROFILE,
+            "target": here,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_version_is_told_the_same(job, tmp_path, version):
+    trt = make_library(version)
+    options = BuildOptions(2, 10**9, version_compatible=True, refit=True, weight_streaming=True)
+    plan, report = build(trt, job(options=options))
+    config, network = trt.told.config, trt.told.network
+    assert config.set == {"VERSION_COMPATIBLE", "REFIT", "WEIGHT_STREAMING"} and config.cleared == {"TF32"}
+    assert config.builder_optimization_level == 2 and config.pools == {"WORKSPACE": 10**9}
+    assert config.max_aux_streams == 0 and config.profiling_verbosity.name == "DETAILED"
+    assert not hasattr(config, "hardware_compatibility_level") and not hasattr(config, "num_compute_capabilities")
+    assert config.profiles == [
+        {
+            "x": ((1, 16, 1, 6), (2, 16, 5, 8), (2, 16, 24, 10)),
+            "text": ((1, 512), (2, 512), (2, 512)),
+        }
+    ]
+    assert network.flags == (1 << 3 if version < "11.4" else 0)
+    assert trt.told.parsed == (b"onnx", str(tmp_path / "weights" / "graph.onnx"))
+    assert plan == b"plan" and report.plan_bytes == 4
+    assert report.layers == ("gemm dit.node_linear: BFloat16[-1,8] -> Half[-1,8]",)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_only_attention_without_a_fused_kernel_may_be_decomposed(job, version):
+    trt = make_library(version)
+    build(trt, job())
+    layers = [layer for layer in trt.told.network.layers if layer._query is not None]
+    assert {layer._query.name: layer._attention.decomposable for layer in layers} == {
+        "q32": True,
+        "q16": False,
+        "wide": True,
+        "open": False,
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        (BuildOptions(), set()),
+        (BuildOptions(strip=True), {"STRIP_PLAN", "REFIT_IDENTICAL"}),
+        (BuildOptions(strip=True, refit=True), {"STRIP_PLAN", "REFIT"}),
+    ],
+)
+def test_what_may_be_refitted(job, version, options, flags):
+    trt = make_library(version)
+    build(trt, job(options=options))
+    assert trt.told.config.set == flags
+
+
+@pytest.mark.parametrize(
+    ("option", "flag"),
+    [
+        ("refit", "REFIT"),
+        ("strip", "STRIP_PLAN"),
+        ("weight_streaming", "WEIGHT_STREAMING"),
+        ("version_compatible", "VERSION_COMPATIBLE"),
+    ],
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_option_that_a_version_lacks_is_named(job, version, option, flag):
+    trt = make_library(version, without=(flag,))
+    name = "strip_plan" if option == "strip" else option
+    with pytest.raises(UnsupportedError, match=rf"option '{name}': tensorrt {version} has no BuilderFlag\.{flag}"):
+        build(trt, job(options=BuildOptions(**{option: True})))
+
+
+@pytest.mark.parametrize(("levels", "chosen"), [("NONE AMPERE_PLUS", "AMPERE_PLUS"), (None, "SAME_COMPUTE_CAPABILITY")])
+def test_hardware_compatibility_as_near_as_the_library_has_it(job, levels, chosen):
+    trt = make_library("10.15.1.29")
+    if levels is not None:
+        trt.HardwareCompatibilityLevel = names("Level", levels, 5)
+    build(trt, job(options=BuildOptions(hardware_compatible=True)))
+    assert trt.told.config.hardware_compatibility_level.name == chosen
+
+
+def test_timings_are_taken_from_and_kept_in_their_file(job, tmp_path):
+    file = tmp_path / "timing.cache"
+    build(make_library("11.0.0.114"), job(), timing_cache=file)
+    assert file.read_bytes() == b"+measured"
+    build(make_library("11.0.0.114"), job(), timing_cache=file)
+    assert file.read_bytes() == b"+measured+measured"
+
+
+def test_layers_come_from_the_inspector_where_the_log_has_none(job):
+    _, report = build(make_library("11.4.0.106", says=()), job())
+    assert report.layers == ("gemm ONELINE.node_linear: BFloat16[-1,8] -> Half[-1,8]",)
+
+
+def test_memory_and_warnings_are_read_from_the_log(job):
+    says = [
+        ("INFO", "Max Scratch Memory: 100 bytes"),
+        ("INFO", "Total Activation Memory: 300 bytes"),
+        ("INFO", "Total Weights Memory: 7 bytes"),
+        ("WARNING", "mind this"),
+        ("WARNING", "mind this"),
+    ]
+    _, report = build(make_library("11.0.0.114", says=says), job())
+    assert (report.scratch_bytes, report.activation_bytes, report.weight_bytes) == (100, 300, 7)
+    assert report.warnings == ("mind this",)
+
+
+def test_progress_is_a_part_of_the_whole_and_can_cancel(job):
+    seen = []
+    build(make_library("11.0.0.114"), job(), progress=lambda text, done: not seen.append((text, done)))
+    assert seen == [*(("inner", (i + 1) / 8) for i in range(4)), ("outer", 0.5)]
+    with pytest.raises(BackendError):
+        build(make_library("11.0.0.114"), job(), progress=lambda text, done: False)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("Error Code 10: Could not find any implementation for node n.", UnsupportedError, "has no kernel for it"),
+        ("Attention operation was not supported by a dedicated kernel", UnsupportedError, "has no kernel for it"),
+        ("Error Code 2: OutOfMemory (Requested size was 9 bytes.)", BackendError, "out of memory.*--workspace_gb"),
+        ("Error Code 1: Myelin (something)", BackendError, r"cannot build it: .*Myelin \(something\)"),
+    ],
+)
+def test_a_failed_build_says_why(job, text, error, says):
+    with pytest.raises(error, match=says) as caught:
+        build(make_library("11.0.0.114", says=[("ERROR", text)], plan=None), job())
+    assert type(caught.value) is error and text in str(caught.value)
+
+
+def test_tensorrt_needs_the_gpu_that_it_builds_for(job):
+    with pytest.raises(BackendError, match="--backend tensorrt_rtx --compute_capability"):
+        build(make_library("11.0.0.114"), job(target=Target(("8.9",))))
+
+
+@pytest.mark.parametrize(
+    ("target", "capabilities"),
+    [(Target(("12.0", "8.9")), {0: "SM120", 1: "SM89"}), (Target(("9.0",), "NVIDIA H100", 132), {0: "CURRENT"})],
+)
+def test_tensorrt_rtx_is_told_what_to_build_for(job, target, capabilities):
+    trt = make_rtx()
+    build(trt, job(library="tensorrt_rtx", target=target))
+    assert trt.told.config.capabilities == capabilities
+    assert trt.told.config.num_compute_capabilities == len(capabilities)
+    assert trt.told.config.set == {"REQUIRE_USER_ALLOCATION"}
+
+
+def test_versions_are_compared_as_numbers():
+    assert version_numbers("10.9.0") < LEAST["tensorrt"] <= version_numbers("10.15") < version_numbers("11.4.0.106")
+    assert version_numbers("1.4.0.76rc1") == (1, 4, 0) and version_numbers("") == ()
