@@ -52,7 +52,7 @@ def test_ls_shows_what_is_there_the_last_used_first(plans, capsys):
     assert code == 0
     assert [line.split()[0] for line in lines[1:4]] == [plan.key.digest[:12] for plan in reversed(plans)]
     assert lines[3].split() == [
-        *(plans[0].key.digest[:12], "video2world/block", "bfloat16", "tensorrt_rtx", "1.7.1", "NVIDIA", "H200"),
+        *(plans[0].key.digest[:12], "video2world/block", "bf16", "tensorrt_rtx", "1.7.1", "NVIDIA", "H200"),
         *("2.0", "MB", "3", "d", "ago"),
     ]
     assert "SM89 SM120" in lines[2]

@@ -53,14 +53,13 @@ def _ls(cache: PlanCache, *, as_json: bool) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("digest", box=None, pad_edge=False)
-    table.add_column("graph", no_wrap=True)
-    for heading in ("precision", "library", "for"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("size", "used"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for heading in ("digest", "graph", "type", "library", "GPU", "size", "used"):
+        right = heading in ("size", "used")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "GPU", overflow="fold")
     for entry in entries:
-        table.add_row(entry.digest[:12], *_facts(entry), _size(entry.nbytes), f"{_ago(time.time() - entry.used_s)} ago")
+        ago = _duration(time.time() - entry.used_s)
+        table.add_row(entry.digest[:12], *_facts(entry), _size(entry.nbytes), f"{ago} ago")
     console = Console()
     console.print(table)
     total = _size(sum(entry.nbytes for entry in entries))
@@ -70,12 +69,13 @@ def _ls(cache: PlanCache, *, as_json: bool) -> int:
 
 
 def _facts(entry: Entry) -> tuple[str, str, str, str]:
-    """Graph, precision, library, GPU."""
+    """Graph, precision, library and its version in short, GPU."""
     if entry.record is None:
         return "(no record)", "", "", ""
     key = entry.record.key
     gpu = key.target.gpu_name or " ".join(f"SM{cc.replace('.', '')}" for cc in key.target.compute_capabilities)
-    return entry.record.name, key.precision, f"{key.library} {key.library_version}", gpu
+    version = ".".join(key.library_version.split(".")[:3])
+    return entry.record.name, key.precision.replace("float", "f"), f"{key.library} {version}", gpu
 
 
 def _chosen(cache: PlanCache, digests: Sequence[str], every: bool, older_than_days: float | None) -> list[Entry]:
@@ -127,7 +127,7 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
-def _ago(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for unit, name in ((_DAY_S, "d"), (3600, "h"), (60, "min")):
         if seconds >= unit:
             return f"{seconds / unit:.0f} {name}"
