@@ -25,6 +25,10 @@ class Streams:
 
     def put(self, stream, *op):
         self.queues.setdefault(stream, deque()).append(op)
+        self.drain()
+
+    def drain(self):
+        """Run what greedy streams can run."""
         ran = True
         while ran:
             ran = any([self.step(s) for s in list(self.queues) if s in self.greedy])
@@ -47,7 +51,9 @@ class Streams:
     def finish(self, stream, until=None):
         """Run a stream to its end, or until an event; of the others only what it waits for."""
         while self.queues.get(stream) and (until is None or self.done.get(until[0], 0) < until[1]):
-            if not self.step(stream):
+            if self.step(stream):
+                self.drain()
+            else:
                 wanted = self.queues[stream][0][1:]
                 (other,) = (s for s, queue in self.queues.items() if ("record", *wanted) in queue)
                 self.finish(other, wanted)
@@ -174,7 +180,7 @@ class FakeCuda:
         return self.handles
 
     def cudaStreamCreateWithFlags(self, flags):
-        return 0, self._handle()
+        return 0, self.calls["cudaStreamCreateWithFlags"]  # MAIN, COPY
 
     def cudaStreamDestroy(self, stream):
         return (0,)
@@ -186,7 +192,7 @@ class FakeCuda:
         return (0,)
 
     def cudaEventCreateWithFlags(self, flags):
-        return 0, ("event", self._handle())
+        return 0, self._handle()
 
     def cudaEventDestroy(self, event):
         return (0,)

@@ -335,8 +335,8 @@ def fake_update(cuda):
 
 def install(monkeypatch, cuda, trt):
     """Put the fakes in the places of the real things."""
-    from worldrt.engine import obtain
     from worldrt.engine import cuda as engine_cuda
+    from worldrt.engine import obtain
     from worldrt.engine.backends import _trt
     from worldrt.kernels import cuda as kernels_cuda
 
