@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from worldrt.engine.build_progress import make_monitor
 from worldrt.engine.builder_config import configure
 from worldrt.engine.errors import BackendError, UnsupportedError, WorldrtError
 from worldrt.engine.files import staged_file
+from worldrt.engine.fp8_attention import quantize_softmax
 from worldrt.engine.memory import peak_rss_bytes
 from worldrt.engine.network import Finding, findings, parse_network, strongly_typed
 from worldrt.engine.plans import BuildJob, BuildReport
 
 _LACKS = ("not supported by a dedicated kernel", "could not find any implementation", "no matching rules")
-_NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "memory allocation")
+_OTHER_GPU = "hw-specific datatypes"
+_NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "memory allocation", "resource temporarily unavailable")
 
 
 def build(
@@ -31,8 +34,11 @@ def build(
     log: Log = lambda severity, text: None,
     progress: Callable[[str, float], bool] = lambda text, done: True,
     timing_cache: Path | None = None,
+    fp8_softmax: bool = True,
 ) -> tuple[Any, BuildReport]:
     """The bytes of a job's plan (a buffer) and what the build took. `progress` says whether to go on.
+
+    Attention over FP8 is tried with its softmax in FP8 (`fp8_softmax`), and without where there is no kernel for that.
 
     Raises `UnsupportedError` for nodes, options or kernels that the library lacks, `BackendError` for the rest.
     """
@@ -41,6 +47,7 @@ def build(
     try:
         builder = trt.Builder(logger)
         network, parser = parse_network(trt, builder, logger, job)
+        quantized = quantize_softmax(trt, network) if fp8_softmax else 0
         monitor = make_monitor(trt, progress)
         config = configure(trt, builder, job, monitor)
         measured = _take_timings(config, job, timing_cache)
@@ -50,7 +57,10 @@ def build(
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _failure(job, [*heard.errors, f"{type(error).__name__}: {error}"]) from error
     if plan is None:
-        raise _failure(job, heard.errors)
+        failure = _failure(job, heard.errors)
+        if quantized and isinstance(failure, UnsupportedError) and _OTHER_GPU not in str(failure).lower():
+            return _without_fp8_softmax(trt, job, log=log, progress=progress, timing_cache=timing_cache)
+        raise failure
     del parser  # it has owned the weights until here
     if measured:
         _keep_timings(config, timing_cache)
@@ -65,6 +75,12 @@ def build(
         layers=tuple(layers),
         warnings=tuple(dict.fromkeys(heard.warnings)),
     )
+
+
+def _without_fp8_softmax(trt: Any, job: BuildJob, **options: Any) -> tuple[Any, BuildReport]:
+    plan, report = build(trt, job, fp8_softmax=False, **options)
+    said = "attention is not in FP8: no kernel for these lengths; the shortest sequence of a profile should be 32"
+    return plan, replace(report, warnings=(*report.warnings, said))
 
 
 def find_unsupported(trt: Any, job: BuildJob, log: Log) -> tuple[Finding, ...]:
@@ -112,6 +128,11 @@ def _failure(job: BuildJob, errors: list[str]) -> BackendError:
     low = said.lower()
     if any(sign in low for sign in _LACKS):
         return UnsupportedError(f"{job.name}: {job.library} has no kernel for it: {said}")
+    if _OTHER_GPU in low:
+        hint = (
+            "FP8 needs compute capability 8.9 or later; older GPUs take trt-export --quantize int8_static"
+        )
+        return UnsupportedError(f"{job.name}: {job.library}: {said}; {hint}")
     if any(sign in low for sign in _NO_MEMORY):
         hint = "free some, lower --workspace_gb, or build a block at a time (trt-export --form block)"
         return BackendError(f"{job.name}: {job.library}: out of memory: {said}; {hint}")

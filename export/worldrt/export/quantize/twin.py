@@ -13,6 +13,7 @@ import onnx_ir as ir
 from worldrt.engine.bundle import Bundle, Component, Graph, file_sha256, load_bundle, write_manifest
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.passes.shadow import shadow
+from worldrt.export.quantize.softmax import expand_fp8_attention
 
 C = TypeVar("C", bound=Component)
 _HALVES = ("bfloat16", "float16")
@@ -21,7 +22,8 @@ _HALVES = ("bfloat16", "float16")
 def float32_twin(bundle: Bundle, folder: Path) -> Bundle:
     """Write the twin of a bundle into `folder`, without torch programs. Its weights are those of the bundle.
 
-    Rounding to half precision between layers is left out (`passes.shadow`), quantisation is not.
+    Rounding to half precision between layers is left out (`passes.shadow`), quantisation is not: attention over FP8
+    rounds its softmax too, as engines do.
     """
     manifest = bundle.manifest
     for relative in manifest.files:
@@ -51,6 +53,7 @@ def _graph(bundle: Bundle, graph: Graph, folder: Path) -> Graph:
     path.parent.mkdir(parents=True, exist_ok=True)
     model = ir.load(bundle.path(graph.file))
     shadow(model, {weight.name for weight in graph.weights})
+    expand_fp8_attention(model.graph)
     ir.save(model, path)
     inputs, outputs = (_wide(specs) for specs in (graph.inputs, graph.outputs))
     return replace(graph, sha256=file_sha256(path), inputs=inputs, outputs=outputs, program=None)
