@@ -107,8 +107,10 @@ class Layer:
         self.type, self._query, self._attention = kind, query, SimpleNamespace(decomposable=False)
 
     def get_input(self, index):
-        assert index == 0
-        return self._query
+        return self._query if index == 0 else SimpleNamespace(name=f"input {index}")
+
+    def get_output(self, index):
+        return SimpleNamespace(name="output")
 
 
 class AttentionInputLayer(Layer):
@@ -157,7 +159,7 @@ def make_library(version, *, without=(), says=(("VERBOSE", LISTING),), plan=Plan
     trt = SimpleNamespace(__version__=version, told=SimpleNamespace())
     trt.BuilderFlag = names("BuilderFlag", " ".join(f for f in flags.split() if f not in without), 40 if new else 0)
     trt.NetworkDefinitionCreationFlag = names("Creation", "STRONGLY_TYPED" if version < "11.4" else "LATER", 3)
-    trt.LayerType = names("LayerType", "CONVOLUTION ATTENTION_INPUT ATTENTION_OUTPUT", 50)
+    trt.LayerType = names("LayerType", "CONVOLUTION DEQUANTIZE ATTENTION_INPUT ATTENTION_OUTPUT", 50)
     trt.DataType = names("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 INT64", 0)
     trt.MemoryPoolType = names("MemoryPoolType", "WORKSPACE DLA_MANAGED_SRAM", 7)
     trt.ProfilingVerbosity = names("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED", 0)
@@ -356,6 +358,7 @@ def test_progress_is_a_part_of_the_whole_and_can_cancel(job):
         ("Error Code 10: Could not find any implementation for node n.", UnsupportedError, "has no kernel for it"),
         ("Attention operation was not supported by a dedicated kernel", UnsupportedError, "has no kernel for it"),
         ("Error Code 2: OutOfMemory (Requested size was 9 bytes.)", BackendError, "out of memory.*--workspace_gb"),
+        ("Error Code 1: Myelin (Unexpected exception std::bad_alloc In compileGraph)", BackendError, "out of memory"),
         ("Error Code 1: Myelin (something)", BackendError, r"cannot build it: .*Myelin \(something\)"),
     ],
 )
