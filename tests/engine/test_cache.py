@@ -10,7 +10,7 @@ import pytest
 from worldrt.engine import cache_folder
 from worldrt.engine.bundle import Graph
 from worldrt.engine.cache import PlanCache
-from worldrt.engine.errors import BackendError, InputError, OutputError
+from worldrt.engine.errors import BackendError, CheckpointError, InputError, OutputError
 from worldrt.engine.obtain import obtain_plan, reject_plan
 from worldrt.engine.plans import BuildJob, BuildReport, Range, Target
 from worldrt.engine.tensors import TensorSpec
@@ -162,6 +162,16 @@ def test_on_a_full_disk_nothing_is_kept(cache, make_job, builder, monkeypatch, w
         monkeypatch.setattr("worldrt.engine.cache.write_record", full)
     with pytest.raises(OutputError, match="disk is full"):
         obtain_plan(make_job(), cache, library_version="1", build=full if when == "building" else builder)
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_a_graph_that_changes_during_the_build_is_not_kept_under_its_old_key(cache, make_job, builder):
+    def build(job, output, *, progress):
+        job.path.write_bytes(b"\x08\x0b")
+        return builder(job, output)
+
+    with pytest.raises(CheckpointError, match="changed during the build"):
+        obtain_plan(make_job(), cache, library_version="1", build=build)
     assert list(cache.folder.iterdir()) == []
 
 

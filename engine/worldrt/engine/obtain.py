@@ -10,7 +10,7 @@ from pathlib import Path
 
 from worldrt.engine.build import Progress, build_plan
 from worldrt.engine.cache import Entry, PlanCache, damage
-from worldrt.engine.errors import BackendError
+from worldrt.engine.errors import BackendError, CheckpointError
 from worldrt.engine.locks import Hold
 from worldrt.engine.plan_key import PlanKey, plan_key
 from worldrt.engine.plans import BuildJob, BuildReport
@@ -87,7 +87,14 @@ def _built(
     if old is not None:
         cache.discard(key.digest, damage(old, key) or "it was found damaged")
     make = build or partial(build_plan, timing_cache=cache.timing_path(key))
-    entry = cache.put(key, job.name, lambda part: make(job, part, progress=progress))
+
+    def make_checked(part: Path) -> BuildReport:
+        report = make(job, part, progress=progress)
+        if plan_key(job, key.library_version, cache.hashes) != key:
+            raise CheckpointError(f"{job.path} or its weights in {job.weight_root} changed during the build; try again")
+        return report
+
+    entry = cache.put(key, job.name, make_checked)
     return _plan(entry, key, False, started, Hold(entry.plan))
 
 
