@@ -77,6 +77,20 @@ def test_a_builder_that_is_ended_lets_the_next_one_build(root, how):
     assert plan.hit and plan.path.read_bytes() == b"plan" * 1000
 
 
+def test_who_waits_is_told(root):
+    first = start(root)
+    assert first.stdout.readline() == "building\n"
+    told = []
+    graph = Graph("toy/toy.onnx", "", (TensorSpec("x", "float32", ("batch",)),), (), "inputs", ())
+    target = Target(("8.9",))
+    job = BuildJob("tensorrt_rtx", graph, root / "toy.onnx", root, "float16", {"batch": Range(1, 1, 1)}, target)
+    plan = obtain_plan(
+        job, PlanCache(root / "plans"), library_version="1", build=never, progress=lambda *said: told.append(said)
+    )
+    first.communicate()
+    assert plan.hit and told == [("waiting for another process that builds it", 0.0)]
+
+
 def never(job, output, *, progress) -> BuildReport:
     raise AssertionError("it is there")
 

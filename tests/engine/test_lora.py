@@ -5,13 +5,21 @@ import math
 import re
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
+from worldrt.engine.bundle import Graph, Weight
+from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.engine.errors import CheckpointError, InputError
 from worldrt.engine.lora import LoraChoice, Term, merged, narrowed, parse_choice, terms_of, widened
 from worldrt.engine.namings import plain, spellings
+from worldrt.engine.overlay import Overlay
+from worldrt.engine.safetensors import SafetensorsFile
+from worldrt.engine.session import open_session
+from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.cosmos.weights import dit_keys
 
 OFFICIAL = {
@@ -263,3 +271,33 @@ def test_a_flag_holds_a_path_and_a_scale(tmp_path):
     for wrong in ("nan", "inf", "much"):
         with pytest.raises(InputError, match="FILE:SCALE"):
             parse_choice(f"{path}:{wrong}")
+
+
+def test_bfloat16_external_data_is_replaced_in_onnx_runtime(tmp_path):
+    """A graph that widens its weight, whose own file is not there."""
+    stored_at = {"location": "missing.safetensors", "offset": "0", "length": "24"}
+    weight = onnx.TensorProto(name="w", data_type=TensorProto.BFLOAT16, dims=[4, 3], data_location=TensorProto.EXTERNAL)
+    for key, value in stored_at.items():
+        weight.external_data.add(key=key, value=value)
+    nodes = [
+        helper.make_node("Cast", ["w"], ["v"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "v"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", s]) for n, s in (("x", 4), ("y", 3)))
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], [weight]), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
+    specs = TensorSpec("x", "float32", ("batch", 4)), TensorSpec("y", "float32", ("batch", 3))
+    used = Weight("w", "blocks.0.w", "bfloat16", (4, 3))
+    graph = Graph("g.onnx", "", specs[:1], specs[1:], "external", (used,))
+    values = torch.arange(12).reshape(4, 3).to(torch.bfloat16)
+    save_file({"blocks.0.w": values}, tmp_path / "other.safetensors")
+    one = Term(np.ones((1, 3), np.float32), np.ones((4, 1), np.float32), 2.0)
+    file = SafetensorsFile.open(tmp_path / "other.safetensors")
+    store = Overlay(tmp_path, {used.key: file}, {used.key: used.key}, {used.key: (one,)})
+    session = open_session("onnxruntime", tmp_path / "g.onnx", graph, HostDevice(), weight_root=tmp_path, weights=store)
+    del store, file
+    call = session.bind({}, {"x": host_buffer(np.eye(4, dtype=np.float32))})
+    call.run()
+    assert np.array_equal(call["y"].numpy(), values.float().numpy() + 2)

@@ -84,6 +84,10 @@ class PlanCache:
                 raise unwritable(self.folder, error) from error
             yield
 
+    def is_locked(self, digest: str) -> bool:
+        """Whether someone holds one plan's place just now."""
+        return is_held(self._lock(digest))
+
     def put(self, key: PlanKey, name: str, make: Callable[[Path], BuildReport]) -> Entry:
         """Have `make` write a plan, and keep it whole or not at all; the caller holds the lock. Then plans unused for
         longest are removed until the limit is kept.
@@ -152,7 +156,7 @@ class PlanCache:
         """Every entry that is not being built just now, and what is wrong with it or None. Reads all plans whole."""
         for entry in self.entries():
             reason = damage(entry)
-            if reason is None or not is_held(self._lock(entry.digest)):
+            if reason is None or not self.is_locked(entry.digest):
                 yield entry, reason
 
     def sweep(self) -> None:

@@ -49,6 +49,8 @@ def obtain_plan(
     key = plan_key(job, library_version, cache.hashes)
     plan = _found(cache, key, started)
     if plan is None:
+        if progress is not None and cache.is_locked(key.digest):
+            progress("waiting for another process that builds it", 0.0)
         with cache.lock(key.digest):
             plan = _found(cache, key, started) or _built(job, cache, key, progress, build, started)
     cache.hashes.save()
