@@ -70,15 +70,15 @@ class Overlay(WeightStore):
 def open_changed(bundle: Bundle, denoiser: Denoiser, change: WeightChange) -> WeightStore:
     """The weights of a denoiser with a change.
 
-    Raises `UnsupportedError` for a quantised denoiser, whose weights are in its graph; `CheckpointError` where the
+    Raises `UnsupportedError` for a quantised denoiser, whose scales fit its own weights; `CheckpointError` where the
     files are not of this model: a key without a match, a missing tensor, another shape or dtype.
     """
     if change == WeightChange():
         return open_weights(bundle, denoiser)
     if denoiser.quantization is not None:
         raise UnsupportedError(
-            f"{bundle.folder}: its weights are quantised to {denoiser.quantization} and lie in the graph: neither "
-            "--lora nor --dit_path can change them; take a bundle that is not quantised, or export the other weights"
+            f"{bundle.folder}: a denoiser quantised to {denoiser.quantization} has scales for its own weights, and takes "
+            "neither --lora nor --dit_path; take a bundle that is not quantised, or export the other weights"
         )
     used = used_weights(denoiser)
     stored: dict[str, str] = {}
