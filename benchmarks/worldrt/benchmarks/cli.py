@@ -41,6 +41,12 @@ def build_parser() -> cli.Parser:
     overhead.add_argument("--bundle", type=Path, help="default: nano is exported")
     export = _verb(verbs, "export", _export, 1, "time and memory of exports, from nano to the shape of 14B")
     export.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    engines = _verb(verbs, "engines", _engines, 1, "time, memory and size of engine plans, built ahead of time")
+    engines.add_argument("--cases", nargs="+", metavar="NAME", help="of nano-fp16, nano-bf16, 2B-inputs, 14B-inputs, "
+                         "2B-constants, 2B-whole (default: those that need little memory and disk)")  # fmt: skip
+    engines.add_argument("--backend", default="tensorrt_rtx", help="default %(default)s")
+    engines.add_argument("--compute_capability", default="8.9", help="default %(default)s")
+    engines.add_argument("--scratch", type=Path, metavar="DIR", help="where checkpoints and plans lie meanwhile")
     kernels = _verb(verbs, "kernels", _kernels, 10, "the compiled kernels against numpy")
     kernels.add_argument("--threads", type=int, default=machines.available_cores())
     gpu = _verb(verbs, "gpu", _gpu, 20, "all that is to be known of a GPU, part by part, within a budget of time")
@@ -127,6 +133,19 @@ def _export(args: Namespace, scratch: Path) -> Made:
 
     tables, samples = export.run(args.models, args.rounds, scratch, say(args))
     return tables, {}, samples
+
+
+def _engines(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import engines
+
+    names = list(args.cases or engines.LIGHT)
+    unknown = sorted(set(names) - set(engines.CASES))
+    if unknown:
+        raise InputError(f"--cases: no {', '.join(unknown)}; there are {', '.join(engines.CASES)}")
+    tables, samples = engines.run(
+        names, args.backend, args.compute_capability, args.rounds, args.scratch or scratch, say(args)
+    )
+    return tables, {"backend": args.backend, "compute capability": args.compute_capability}, samples
 
 
 def _kernels(args: Namespace, scratch: Path) -> Made:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worldrt.benchmarks.processes import run_cli
+from worldrt.benchmarks import checkpoints
+from worldrt.benchmarks.processes import POLL_S, run_cli
 from worldrt.benchmarks.results import Table
 
 Samples = dict[str, list[float]]
@@ -15,7 +15,7 @@ MIB = 2**20
 NOTES = (
     "nano: all components. Others: the video2world transformer in bfloat16, from sparse files of the true shape. "
     "Nothing is verified and no torch program is saved. written_MiB leaves weights out, as the export does.",
-    "peak_MiB is of all processes at once, looked at every 0.1 s; pages that several share count once.",
+    f"peak_MiB is of all processes at once, looked at every {POLL_S} s; pages that several share count once.",
 )
 
 
@@ -51,15 +51,9 @@ def run(
 
 def _source(size: str, scratch: Path) -> list[str]:
     """The arguments that say what is exported; makes the checkpoint."""
-    from worldrt.export.fabricate import fabricate
-    from worldrt.export.families.cosmos.nano import make_checkpoint
-    from worldrt.export.families.cosmos.parts import model
-    from worldrt.export.plan import Options
-
     root = scratch / f"{size}-checkpoint"
     if size == "nano":
-        make_checkpoint(root)
+        checkpoints.make(size, root)
         return ["--model", "nano", "--checkpoint", str(root), "--no-verify", "--no-torch_program"]
-    whole = model(Options(size, task="video2world"))
-    fabricate(replace(whole, parts=tuple(part for part in whole.parts if part.task)), root)
+    checkpoints.make(size, root, "video2world")
     return ["--model", size, "--task", "video2world", "--components", "video2world", "--checkpoint", str(root)]

@@ -8,60 +8,79 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from worldrt.engine.errors import BackendError
 
 CALL = "import sys; from worldrt.{module}.cli import main; sys.exit(main(sys.argv[1:]))"
-POLL_S = 0.1
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`peak_bytes`: the most memory of all processes at once; a page that several share is counted once."""
+    """`peak_bytes`: the most memory of all processes at once; a page that several share is counted once. `output` is
+    what was printed."""
 
     wall_s: float
     cpu_s: float
     peak_bytes: int
+    output: str = ""
 
 
-def run_cli(module: str, arguments: Sequence[str]) -> Cost:
-    """Run a command line of worldrt (`export`) in a session of its own, and watch that session every 0.1 s.
+def run_cli(module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
+    """Run a command line of worldrt (`export`) in a session of its own, and watch its processes every `POLL_S`.
 
-    Raises `BackendError` with its last line where it fails. Linux only.
+    `environment` is added to this process's own. Raises `BackendError` with its last line where it fails. Linux only.
     """
     start, peak = time.perf_counter(), 0
     cpu_s: dict[int, float] = {}
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
         command = [sys.executable, "-c", CALL.format(module=module), *arguments]
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=said, start_new_session=True, env={**os.environ, **(environment or {})}
+        )
         while process.poll() is None:
-            members = session_members(process.pid)
+            members = family(process.pid)
             cpu_s |= members
             peak = max(peak, sum(map(shared_bytes, members)))
             time.sleep(POLL_S)
         wall_s = time.perf_counter() - start
-        if process.returncode:
-            said.seek(0)
-            lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
-            raise BackendError(f"{' '.join(arguments)}: {lines[-1] if lines else 'failed without a word'}")
-    return Cost(wall_s, sum(cpu_s.values()), peak)
+        output, errors = (_text(stream) for stream in (printed, said))
+    if process.returncode:
+        lines = [line for line in (output + errors).splitlines() if line.strip()]
+        raise BackendError(f"{' '.join(arguments)}: {lines[-1] if lines else 'failed without a word'}")
+    return Cost(wall_s, sum(cpu_s.values()), peak, output)
 
 
-def session_members(session: int) -> dict[int, float]:
-    """Living processes of a session, and the CPU seconds each has used."""
-    found = {}
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
+
+
+def family(pid: int) -> dict[int, float]:
+    """A process, those of its session, and all that they started, with the CPU seconds that each has used."""
+    parents: dict[int, int] = {}
+    members: set[int] = {pid}
+    used_s: dict[int, float] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = place.read_text().rpartition(")")[2].split()  # the name before it may hold anything
         except OSError:
             continue
-        if int(fields[3]) == session:
-            ticks = int(fields[11]) + int(fields[12])
-            found[int(place.parent.name)] = ticks / os.sysconf("SC_CLK_TCK")
-    return found
+        number = int(place.parent.name)
+        parents[number] = int(fields[1])
+        used_s[number] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if int(fields[3]) == pid:
+            members.add(number)
+    grown = True
+    while grown:
+        more = {number for number, parent in parents.items() if parent in members} - members
+        members |= more
+        grown = bool(more)
+    return {number: used_s[number] for number in members if number in used_s}
 
 
 def shared_bytes(pid: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from worldrt.benchmarks import checkpoints
 from worldrt.benchmarks.gpu.base import Setup
 from worldrt.benchmarks.processes import run_cli
 from worldrt.engine import plugin
@@ -58,43 +59,18 @@ def axes_of(shape: tuple[int, int, int]) -> dict[str, int]:
 
 
 def block_bundle(size: str, scratch: Path) -> Bundle:
-    """The video model of that size in block form. Only the weights of its first two blocks have values; all others are
-    zero, and no block here uses them."""
+    """The video model of that size in block form. Only the weights of one block instance have values; all others are
+    zero, and are not used here."""
     folder, root = scratch / f"{size}-block", scratch / f"{size}-checkpoint"
     if not folder.exists():
-        _checkpoint(size, root)
+        checkpoints.make(size, root, TASK)
         arguments = ["--model", size, "--task", TASK, "--components", TASK, "--checkpoint", str(root)]
         run_cli("export", [*arguments, "--form", "block", "--no-verify", "--no-torch_program", "--output", str(folder)])
         bundle = load_bundle(folder, root)
-        fill(bundle, blocks=1)
+        spec = bundle.manifest.denoisers[TASK]
+        keys = {weight_key(weight) for weight in spec.graphs["block"].weights}
+        checkpoints.randomise(open_weights(bundle, spec), keys)
     return load_bundle(folder, root)
-
-
-def _checkpoint(size: str, root: Path) -> None:
-    from worldrt.export.fabricate import fabricate
-    from worldrt.export.families.cosmos.nano import make_checkpoint
-    from worldrt.export.families.cosmos.parts import model
-    from worldrt.export.plan import Options
-
-    if size == "nano":
-        make_checkpoint(root)
-        return
-    whole = model(Options(size, task=TASK))
-    fabricate(replace(whole, parts=tuple(part for part in whole.parts if part.task)), root)
-
-
-def fill(bundle: Bundle, *, blocks: int) -> None:
-    """Write random values of a small scale into the weights of the first instances of the block graph."""
-    spec = bundle.manifest.denoisers[TASK]
-    store, generator = open_weights(bundle, spec), np.random.default_rng(0)
-    keys = {weight_key(weight, block) for weight in spec.graphs["block"].weights for block in range(blocks)}
-    for key in sorted(keys):
-        file = store.owner[key]
-        tensor = file.tensors[key]
-        values = generator.standard_normal(tensor.shape, np.float32) * np.float32(0.02)
-        with file.path.open("r+b") as target:
-            target.seek(tensor.offset)
-            target.write(to_bits(values, tensor.dtype).tobytes())
 
 
 def _open(

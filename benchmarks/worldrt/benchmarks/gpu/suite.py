@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from worldrt.benchmarks.gpu.base import ROOT, Made, Samples, Setup
 from worldrt.benchmarks.gpu.child import FAILED, SKIPPED
+from worldrt.benchmarks.processes import family
 from worldrt.benchmarks.results import FAILED as FAILED_COLUMNS
 from worldrt.benchmarks.results import Table
 from worldrt.engine.schema import decode, encode
@@ -182,14 +184,14 @@ def _tail(log: Path, lines: int = 15) -> list[str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its group."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, signal_number)
-        except ProcessLookupError:
-            break
-        try:
+    """End a process and all that it started."""
+    members = family(process.pid) if process.poll() is None else {}
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, ending)
+        with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            continue
     process.wait()
+    for member in members:  # those that lead a group of their own, as builders of engines do
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(member, signal.SIGKILL)
