@@ -1,4 +1,4 @@
-"""What several rooms test with: one nano bundle, exported once for all test processes."""
+"""What several rooms test with: nano bundles, exported once for all test processes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,34 @@ import pytest
 os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # as trt-export does; read when torch is imported
 
 
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes of one run, whose own folders lie side by side in it."""
+    base = tmp_path_factory.getbasetemp()
+    return base if base.name.startswith("pytest-") else base.parent
+
+
+@pytest.fixture(scope="session", params=["fp16", "bf16"])
+def half_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The nano model in a half precision, whole form, as engines take it. Do not change it."""
+    from worldrt.export.plan import Options
+    from worldrt.export.run import export_bundle
+
+    folder = shared_folder(tmp_path_factory) / f"nano-{request.param}"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            options = Options("nano", precision=request.param)
+            export_bundle(options, folder, verified=False, torch_program=False, workers=2)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the nano model: whole form, float32, torch programs, its checkpoint inside. Do not change it."""
     from worldrt.export.plan import Options
     from worldrt.export.run import export_bundle
 
-    base = tmp_path_factory.getbasetemp()
-    shared = base if base.name.startswith("pytest-") else base.parent  # processes of one run have folders side by side
+    shared = shared_folder(tmp_path_factory)
     folder = shared / "nano"
     with (shared / "nano.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -261,7 +261,7 @@ def test_each_version_is_told_the_same(job, tmp_path, version):
     assert network.flags == (1 << 3 if version < "11.4" else 0)
     assert trt.told.parsed == (b"onnx", str(tmp_path / "weights" / "graph.onnx"))
     assert plan == b"plan" and report.plan_bytes == 4
-    assert report.layers == ("gemm dit.node_linear: BFloat16[-1,8] -> Half[-1,8]",)
+    assert report.layers == ("gemm dit.node_linear: a BFloat16[-1,8] -> b Half[-1,8]",)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -328,7 +328,7 @@ def test_timings_are_taken_from_and_kept_in_their_file(job, tmp_path):
 
 def test_layers_come_from_the_inspector_where_the_log_has_none(job):
     _, report = build(make_library("11.4.0.106", says=()), job())
-    assert report.layers == ("gemm ONELINE.node_linear: BFloat16[-1,8] -> Half[-1,8]",)
+    assert report.layers == ("gemm ONELINE.node_linear: a BFloat16[-1,8] -> b Half[-1,8]",)
 
 
 def test_memory_and_warnings_are_read_from_the_log(job):

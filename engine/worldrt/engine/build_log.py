@@ -11,7 +11,8 @@ Log = Callable[[str, str], None]
 """Called with a severity (`ERROR`, `WARNING`, `INFO`) and a text."""
 
 _LAYER = re.compile(r"^(?:Layer: )?Name: (?P<name>.*?), LayerType: (?P<kind>\w+), (?P<rest>.*)$")
-_TENSOR = re.compile(r"Dimensions: (\[[^\]]*\]).*?(?:Datatype|Format/Datatype): ([\w ]+)")
+_TENSOR = re.compile(r"Name: ([^,]+), Dimensions: (\[[^\]]*\]).*?(?:Datatype|Format/Datatype): ([\w ]+)")
+_UNNAMED = "__my"  # how the compiler's own names begin
 _MEMORY = re.compile(r"^(Max Scratch|Total Activation|Total Weights) Memory: (\d+) bytes")
 _KEPT_CHARACTERS = 400  # of a line that is not understood
 
@@ -43,7 +44,7 @@ class BuildLog:
 
 
 def read_layers(text: str) -> list[str]:
-    """One line per compiled layer of a listing: `gemm name: Half[-1,256] -> Half[-1,256]`, constants left out."""
+    """One line per compiled layer of a listing: `gemm name: x Half[-1,256] -> Half[-1,256]`, constants left out."""
     return [_layer(line.strip()) for line in text.splitlines() if "LayerType: " in line]
 
 
@@ -58,7 +59,8 @@ def _layer(line: str) -> str:
 
 
 def _tensors(text: str) -> str:
-    return ", ".join(f"{dtype.strip()}{dims}" for dims, dtype in _TENSOR.findall(text))
+    found = ((name, f"{dtype.strip()}{dims}") for name, dims, dtype in _TENSOR.findall(text))
+    return ", ".join(kind if name.startswith(_UNNAMED) else f"{name} {kind}" for name, kind in found)
 
 
 def make_logger(trt: Any, log: BuildLog) -> Any:
