@@ -17,11 +17,15 @@ from worldrt.engine.constants import constants_of
 from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.engine.errors import CheckpointError, InputError, UnsupportedError
 from worldrt.engine.lora import LoraChoice
+from worldrt.engine.namings import spellings
 from worldrt.engine.overlay import Overlay, WeightChange, open_changed, used_weights
 from worldrt.engine.session import open_session
 from worldrt.engine.weights import open_weights
+from worldrt.export.families.cosmos.variants import DiTConfig
 from worldrt.runtime import Request, Text2Image, Video2World
 from worldrt.runtime.cli import main
+from worldrt.runtime.components import Opener
+from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
 
 SMALL = Request("a red car", steps=2, num_frames=5, width=48, height=32, seed=3)
 FILE = "diffusion_pytorch_model.safetensors"
@@ -274,6 +278,43 @@ def test_external_data_of_an_onnx_file_is_replaced_to_the_bit(nano_bundle, tmp_p
     assert np.abs(made - by_torch).max() < 1e-4 * largest < np.abs(plain - by_torch).max()
     back = whole(bundle, open_changed(bundle, denoiser, WeightChange()), "onnxruntime")
     assert np.array_equal(back, plain)
+
+
+def filled(model):
+    """x0 of both texts for one input."""
+    bound = model.bind(DenoiserShape(channels=16, frames=2, height=4, width=6, text=5), guided=True)
+    rng = np.random.default_rng(3)
+    for name, values in (("x", (1, 16, 2, 4, 6)), ("clean", (1, 16, 2, 4, 6))):
+        bound.fill(name, rng.standard_normal(values))
+    bound.fill("level", np.full((1, 2), 0.7))
+    bound.fill("mask", np.array([[1.0, 0.0]]))
+    bound.fill("position", np.arange(2.0))
+    bound.fill_text(*rng.standard_normal((2, 5, 24)).astype(np.float32))
+    bound.run()
+    return np.stack([bound.cond.numpy(), bound.uncond.numpy()])
+
+
+def test_blocks_of_onnx_runtime_are_the_whole_in_torch_with_the_sum(
+    tiny_denoiser, make_denoiser, monkeypatch, tmp_path
+):
+    openers, real = [], Opener.weights
+    monkeypatch.setattr(Opener, "weights", lambda self, component: openers.append(self) or real(self, component))
+    plain = filled(tiny_denoiser(3, "block", "batched", onnx=True))
+    opener = openers[0]
+    weights = load_file(opener.bundle.weight_root / "model.safetensors")
+    translated = {next(name for name in spellings(key) if name != key): value for key, value in weights.items()}
+    (tmp_path / "loras").mkdir()
+    change = lora_file(tmp_path / "loras" / "l.safetensors", translated)  # in the other naming
+    changes = {"task": WeightChange(loras=(LoraChoice(tmp_path / "loras" / "l.safetensors", -0.8),))}
+    made = filled(DenoiserModel(replace(opener, changes=changes), opener.bundle.manifest.denoisers["task"]))
+
+    sums = summed(translated, (-0.8, change))
+    official = {key: sums[next(name for name in spellings(key) if name != key)] for key in weights}
+    config = DiTConfig(3, 32, 2, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=24)
+    expected = filled(make_denoiser(config, official, "whole", "batched"))
+    largest = np.abs(expected).max()
+    assert np.abs(made - expected).max() < 1e-5 * largest
+    assert np.abs(plain - expected).max() > 1e-2 * largest
 
 
 def run(*arguments):

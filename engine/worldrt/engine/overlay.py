@@ -77,8 +77,8 @@ def open_changed(bundle: Bundle, denoiser: Denoiser, change: WeightChange) -> We
         return open_weights(bundle, denoiser)
     if denoiser.quantization is not None:
         raise UnsupportedError(
-            f"{bundle.folder}: a denoiser quantised to {denoiser.quantization} has scales for its own weights, and takes "
-            "neither --lora nor --dit_path; take a bundle that is not quantised, or export the other weights"
+            f"{bundle.folder}: a denoiser quantised to {denoiser.quantization} has scales for its own weights, and "
+            "takes neither --lora nor --dit_path; take a bundle that is not quantised, or export the other weights"
         )
     used = used_weights(denoiser)
     stored: dict[str, str] = {}
