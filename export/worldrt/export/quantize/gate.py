@@ -96,20 +96,26 @@ def summary(task: str, kind: str, quality: Quality) -> str:
     return f"{task} in {kind}: x0 off by at most {quality.worst_step:.2%} at any step, {frames}"
 
 
-def check(task: str, quality: Quality) -> None:
-    """Raises `InputError` where a denoiser is beyond its limits."""
-    advice = (
-        "Keep more layers as they are (--quantize_keep), calibrate on other runs (--calibration), "
-        "or allow more with --quantize_limit"
-    )
-    worst = max(quality.steps, key=lambda step: step.error)
-    if not worst.error <= quality.step_limit:
+_ADVICE = (
+    "Keep more layers as they are (--quantize_keep), calibrate on other runs (--calibration), "
+    "or allow more with --quantize_limit"
+)
+
+
+def check_steps(task: str, steps: Sequence[StepError], limits: Limits) -> None:
+    """Raises `InputError` where x0 of a step is further off than it may be."""
+    worst = max(steps, key=lambda step: step.error)
+    if not worst.error <= limits.step_error:
         raise InputError(
             f"{task}: quantised, x0 is off by {worst.error:.3g} at sigma {worst.level:.3g}: expected at most "
-            f"{quality.step_limit:.3g}. {advice}"
+            f"{limits.step_error:.3g}. {_ADVICE}"
         )
-    if quality.psnr_db is not None and not quality.psnr_db >= quality.psnr_limit_db:
+
+
+def check_frames(task: str, psnr_db: float | None, limits: Limits) -> None:
+    """Raises `InputError` where frames are further off than they may be."""
+    if psnr_db is not None and not psnr_db >= limits.psnr_db:
         raise InputError(
-            f"{task}: quantised, frames have a PSNR of {quality.psnr_db:.1f} dB: expected at least "
-            f"{quality.psnr_limit_db:.1f} dB. {advice}"
+            f"{task}: quantised, frames have a PSNR of {psnr_db:.1f} dB: expected at least {limits.psnr_db:.1f} dB. "
+            f"{_ADVICE}"
         )

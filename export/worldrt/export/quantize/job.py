@@ -171,18 +171,19 @@ class _Story:
         """Measure each denoiser of `folder` and put the result on record. Raises `InputError` beyond the limits."""
         quantized = float32_twin(load_bundle(self.folder, self.bundle.weight_root), self.scratch / "quantized")
         measured = {task: self._quality(task, quantized) for task in manifest.denoisers}
-        for task, quality in measured.items():
-            gate.check(task, quality)
         entries = {task: replace(entry, quality=measured[task]) for task, entry in manifest.denoisers.items()}
         return replace(manifest, denoisers=entries)
 
     def _quality(self, task: str, quantized: Bundle) -> Quality:
         self.progress(f"{task}: errors of blocks and steps")
-        steps, blocks = gate.errors(self.exact, quantized, task, self.calls[task])
         percentile, limits = self.settings.percentile, self.settings.limits
+        steps, blocks = gate.errors(self.exact, quantized, task, self.calls[task])
+        gate.check_steps(task, steps, limits)
+        psnr_db = self._psnr_db(task, quantized)
+        gate.check_frames(task, psnr_db, limits)
         how = "largest magnitude" if percentile == LARGEST else f"percentile {percentile:g}"
         how = f"{how} of {len(self.calls[task])} calls"
-        return Quality(how, steps, blocks, limits.step_error, limits.psnr_db, self._psnr_db(task, quantized))
+        return Quality(how, steps, blocks, limits.step_error, limits.psnr_db, psnr_db)
 
     def _psnr_db(self, task: str, quantized: Bundle) -> float | None:
         """Of a prompt that no range was taken from."""
