@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
+from worldrt.engine import build_child
 from worldrt.engine.build import build_plan, check_job
 from worldrt.engine.bundle import Graph, Weight, file_sha256
 from worldrt.engine.constants import constants_of, with_constants
@@ -277,6 +279,7 @@ def limited(limits, script):
 SCRIPT = """
 import json, sys
 from pathlib import Path
+from worldrt.engine import build_child
 from worldrt.engine.build import build_plan
 from worldrt.engine.plans import BuildJob
 from worldrt.engine.schema import decode
@@ -376,6 +379,24 @@ class TestABuilderThatHangs:
         parent, builder = hanging
         parent.kill()
         assert wait_for(lambda: not alive(builder)), "an orphan"
+
+
+def test_the_gpu_that_a_plan_is_for_is_made_the_current_one(monkeypatch):
+    first, second = Target(("8.9",), "A", 10), Target(("9.0",), "B", 20)
+    opened = []
+
+    def open_device(name):
+        opened.append(name)
+        if len(opened) > 2:
+            raise BackendError("this machine has 2 CUDA device(s)")
+        return SimpleNamespace(name=name, target=(first, second)[len(opened) - 1])
+
+    monkeypatch.setattr(build_child, "open_device", open_device)
+    assert build_child.choose_gpu(Target(("8.9",))) is None and opened == []
+    assert build_child.choose_gpu(second).target is second and opened == ["cuda:0", "cuda:1"]
+    opened.clear()
+    with pytest.raises(BackendError, match="the plan is for B; GPUs here: cuda:0, cuda:1"):
+        build_child.choose_gpu(replace(second, sm_count=19))
 
 
 def test_a_file_in_the_working_folder_is_not_taken_for_a_package(job, tmp_path, monkeypatch):

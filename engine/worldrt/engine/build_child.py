@@ -11,7 +11,9 @@ from typing import Any, TextIO
 
 from worldrt.engine.build import Order
 from worldrt.engine.child import GRACE_S
+from worldrt.engine.device import Device, open_device
 from worldrt.engine.errors import BackendError, WorldrtError
+from worldrt.engine.plans import Target
 from worldrt.engine.schema import decode, encode
 
 
@@ -72,6 +74,7 @@ def _carry_out(order: Order, voice: Voice) -> Any:
     from worldrt.engine.builder import build, find_unsupported
 
     library = load_library(order.job.library)
+    gpu = choose_gpu(order.job.target)
     if order.output is None:
         return find_unsupported(library, order.job, voice.log)
     plan, report = build(library, order.job, log=voice.log, progress=voice.progress, timing_cache=order.timing_cache)
@@ -79,7 +82,27 @@ def _carry_out(order: Order, voice: Voice) -> Any:
         file.write(plan)
         file.flush()
         os.fsync(file.fileno())
+    del gpu  # it was the current one until here
     return report
+
+
+def choose_gpu(target: Target) -> Device | None:
+    """Make the GPU that a plan is for the current one, where the plan is for one and not built ahead of time.
+
+    Raises `BackendError` where it is not here.
+    """
+    if not target.gpu_name:
+        return None
+    there: list[str] = []
+    try:
+        while True:
+            device = open_device(f"cuda:{len(there)}")
+            if getattr(device, "target", None) == target:
+                return device
+            there.append(device.name)
+    except BackendError as error:
+        words = ", ".join(there) or f"none ({error})"
+        raise BackendError(f"the plan is for {target.gpu_name}; GPUs here: {words}") from error
 
 
 if __name__ == "__main__":
