@@ -17,7 +17,7 @@ def default_folder() -> Path:
     """$WORLDRT_PLAN_CACHE, or `worldrt/plans` in $XDG_CACHE_HOME or ~/.cache. Raises `InputError` without a home."""
     named = os.environ.get(VARIABLE)
     if named:
-        return Path(named)
+        return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the standard has relative ones ignored
         return Path(base, "worldrt", "plans")
