@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from worldrt.engine.bundle import Graph, Weight
 from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.engine.errors import CheckpointError, InputError
-from worldrt.engine.lora import LoraChoice, Term, merged, narrowed, parse_choice, terms_of, widened
+from worldrt.engine.lora import LoraChoice, parse_choice, terms_of
+from worldrt.engine.merge import Term, merged, narrowed, widened
 from worldrt.engine.namings import plain, spellings
 from worldrt.engine.overlay import Overlay
 from worldrt.engine.safetensors import SafetensorsFile
@@ -121,7 +122,7 @@ def stored(values, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("chunk", [10, 1 << 22])
 def test_a_merged_weight_is_the_formula_in_float64_rounded_once(dtype, chunk, monkeypatch):
-    monkeypatch.setattr("worldrt.engine.lora._CHUNK_VALUES", chunk)
+    monkeypatch.setattr("worldrt.engine.merge._CHUNK_VALUES", chunk)
     generator = torch.Generator().manual_seed(1)
     base = torch.randn(40, 24, generator=generator).to(getattr(torch, dtype))
     terms, exact = [], base.double()

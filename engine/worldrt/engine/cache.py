@@ -19,7 +19,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from worldrt.engine.cache_folder import check_folder, default_folder, default_limit_bytes, make_folder, unwritable
@@ -29,24 +28,13 @@ from worldrt.engine.files import staged_file
 from worldrt.engine.locks import file_lock, is_held
 from worldrt.engine.plan_key import PlanKey
 from worldrt.engine.plans import BuildReport
-from worldrt.engine.record import Record, read_record, write_record
+from worldrt.engine.record import Entry, Record, damage, read_record, write_record
 from worldrt.engine.schema import encode
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _LEFT = re.compile(r"\.?([0-9a-f]{64})(?:-.*|\.lock)")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What lies under one digest. `record` None: the record is missing or damaged."""
-
-    digest: str
-    plan: Path
-    record: Record | None
-    nbytes: int
-    used_s: float
 
 
 class PlanCache:
@@ -201,24 +189,6 @@ class PlanCache:
 
     def _lock(self, digest: str) -> Path:
         return self.folder / f"{digest}.lock"
-
-
-def damage(entry: Entry, key: PlanKey | None = None) -> str | None:
-    """What is wrong with an entry, or None. Reads the plan whole. With `key`, it must also be the plan of that key."""
-    record = entry.record
-    if record is None:
-        return "its record is missing, damaged, or of another version of worldrt"
-    if record.key.digest != entry.digest or (key is not None and record.key != key):
-        return "its record is that of another plan"
-    try:
-        size = entry.plan.stat().st_size
-        if size != record.plan_bytes:
-            return f"{size} bytes instead of {record.plan_bytes}"
-        return None if file_hash(entry.plan) == record.plan_sha256 else "its content has changed (sha256 differs)"
-    except FileNotFoundError:
-        return "the plan itself is missing"
-    except OSError as error:
-        return f"it cannot be read: {error.strerror}"
 
 
 def _listed(folder: Path) -> list[Path]:

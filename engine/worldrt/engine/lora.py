@@ -11,28 +11,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from worldrt.engine.errors import CheckpointError, InputError
+from worldrt.engine.merge import Float32, Term, widened
 from worldrt.engine.namings import plain, spellings
 from worldrt.engine.safetensors import SafetensorsFile
 from worldrt.engine.schema import parse_json
 
-Float32 = np.ndarray[Any, np.dtype[np.float32]]
 _KEY = re.compile(r"(.+?)\.(?:lora_(A|B)(?:\.[^.]+)?\.weight|lora[._](down|up)\.weight|(alpha))")
 _SIDES = {"A": "a", "B": "b", "down": "a", "up": "b", "alpha": "alpha"}
 _UNDERSCORED = "lora_unet_"  # some tools write dots as underscores, after this
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _NUMBERS = (*_FLOATS, "int64", "int32")
-_CHUNK_VALUES = 1 << 18  # so that they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -41,15 +35,6 @@ class LoraChoice:
 
     path: Path
     scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Term:
-    """One change of one weight: `factor` B A. A float32 [rank, in], B float32 [out, rank]."""
-
-    a: Float32
-    b: Float32
-    factor: float
 
 
 def parse_choice(text: str) -> LoraChoice:
@@ -188,45 +173,3 @@ def _values(file: SafetensorsFile, key: str, dtypes: Sequence[str] = _FLOATS) ->
     if buffer.dtype not in dtypes:
         raise CheckpointError(f"{file.path}: '{key}' is {buffer.dtype}; expected one of {', '.join(dtypes)}")
     return widened(buffer.numpy(), buffer.dtype)
-
-
-def merged(base: np.ndarray[Any, Any], dtype: str, terms: Sequence[Term]) -> np.ndarray[Any, Any]:
-    """A fresh array like `base` [out, in] (bfloat16 as uint16) with some changes added, some rows at a time, on all
-    processors."""
-    result = np.empty_like(base)
-    rows = max(1, _CHUNK_VALUES // max(1, base.shape[1]))
-
-    def add(start: int) -> None:
-        part = slice(start, start + rows)
-        values = widened(base[part], dtype)
-        for term in terms:
-            values += (np.float32(term.factor) * term.b[part]) @ term.a
-        result[part] = narrowed(values, dtype)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(add, range(0, len(base), rows)))
-    return result
-
-
-def widened(values: np.ndarray[Any, Any], dtype: str) -> Float32:
-    """Stored values as fresh float32; bfloat16 comes as its 16 bits."""
-    if dtype != "bfloat16":
-        return values.astype(np.float32)
-    bits = values.astype(np.uint32)
-    bits <<= 16
-    return bits.view(np.float32)
-
-
-def narrowed(values: Float32, dtype: str) -> np.ndarray[Any, Any]:
-    """float32 as it is stored, rounded to nearest even; bfloat16 as its 16 bits."""
-    if dtype != "bfloat16":
-        return values.astype(dtype)
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = bits >> 16
-    rounded &= 1
-    rounded += bits
-    rounded += 0x7FFF
-    rounded >>= 16
-    if np.isnan(np.vdot(values, values)):  # what would be rounded up to infinity, or past it
-        rounded = np.where(np.isnan(values), (bits >> 16) | 0x40, rounded)
-    return rounded.astype(np.uint16)

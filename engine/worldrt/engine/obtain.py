@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from worldrt.engine.build import Progress, build_plan
-from worldrt.engine.cache import Entry, PlanCache, damage
+from worldrt.engine.cache import PlanCache
 from worldrt.engine.errors import BackendError, CheckpointError
 from worldrt.engine.locks import Hold
 from worldrt.engine.plan_key import PlanKey, plan_key
 from worldrt.engine.plans import BuildJob, BuildReport
+from worldrt.engine.record import Entry, damage
 
 
 @dataclass(frozen=True)

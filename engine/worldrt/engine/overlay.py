@@ -15,7 +15,8 @@ from weakref import WeakValueDictionary
 from worldrt.engine.bundle import Bundle, Denoiser, Graph, Weight
 from worldrt.engine.device import Buffer, host_buffer
 from worldrt.engine.errors import CheckpointError, InputError, UnsupportedError
-from worldrt.engine.lora import LoraChoice, Term, merged, terms_of
+from worldrt.engine.lora import LoraChoice, terms_of
+from worldrt.engine.merge import Term, merged
 from worldrt.engine.namings import plain, spellings
 from worldrt.engine.safetensors import SafetensorsFile, StoredTensor
 from worldrt.engine.weights import WeightStore, open_weights, weight_key

@@ -1,4 +1,4 @@
-"""The record beside a cached plan."""
+"""The record beside a cached plan, and whether the two are sound."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from worldrt.engine.content import file_hash
 from worldrt.engine.errors import WorldrtError
 from worldrt.engine.plan_key import PlanKey
 from worldrt.engine.plans import BuildReport
@@ -27,6 +28,17 @@ class Record:
     report: BuildReport
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What lies under one digest. `record` None: the record is missing or damaged."""
+
+    digest: str
+    plan: Path
+    record: Record | None
+    nbytes: int
+    used_s: float
+
+
 def write_record(path: Path, record: Record) -> None:
     """Raises `OSError`."""
     path.write_text(json.dumps(encode(record), indent=1) + "\n", encoding="utf-8")
@@ -38,3 +50,21 @@ def read_record(path: Path) -> Record | None:
         return decode(Record, parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, SchemaError, WorldrtError):
         return None
+
+
+def damage(entry: Entry, key: PlanKey | None = None) -> str | None:
+    """What is wrong with an entry, or None. Reads the plan whole. With `key`, it must also be the plan of that key."""
+    record = entry.record
+    if record is None:
+        return "its record is missing, damaged, or of another version of worldrt"
+    if record.key.digest != entry.digest or (key is not None and record.key != key):
+        return "its record is that of another plan"
+    try:
+        size = entry.plan.stat().st_size
+        if size != record.plan_bytes:
+            return f"{size} bytes instead of {record.plan_bytes}"
+        return None if file_hash(entry.plan) == record.plan_sha256 else "its content has changed (sha256 differs)"
+    except FileNotFoundError:
+        return "the plan itself is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"

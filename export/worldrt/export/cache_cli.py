@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from worldrt.engine.cache import Entry, PlanCache
+from worldrt.engine.cache import PlanCache
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
+from worldrt.engine.record import Entry
 from worldrt.engine.schema import encode
 
 _DAY_S = 86400.0
