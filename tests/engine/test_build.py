@@ -114,6 +114,13 @@ def test_a_build_makes_a_plan_and_says_what_it_took(job, tmp_path):
     assert decode(type(report), encode(report)) == report
 
 
+def test_the_memory_of_a_build_is_not_that_of_the_process_that_asks_for_it(job, tmp_path):
+    """What this process holds must not show: it is more than a small build needs."""
+    ballast = np.ones(600_000_000, np.uint8)
+    report = build_plan(job, tmp_path / "toy.plan")
+    assert 50e6 < report.peak_rss_bytes < ballast.nbytes
+
+
 def test_weight_inputs_become_constants_by_reference(job, tmp_path):
     """The builder reads them from the checkpoint: the same graph with W inside, by the onnx package, is the oracle."""
     tensors = {"other": np.ones(3, np.float32), "layers.0.w": W * 0, "layers.1.w": W}

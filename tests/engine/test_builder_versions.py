@@ -76,12 +76,14 @@ class Flags:
         return len(self.profiles) - 1
 
     def create_timing_cache(self, content):
+        if content.startswith(b"damaged"):
+            return None
         return SimpleNamespace(content=content, serialize=lambda: content + b"+measured")
 
     def set_timing_cache(self, cache, ignore_mismatch):
         assert ignore_mismatch is False
         self.timing_cache = cache
-        return True
+        return not cache.content.startswith(b"foreign")
 
     def get_timing_cache(self):
         return self.timing_cache
@@ -324,6 +326,10 @@ def test_timings_are_taken_from_and_kept_in_their_file(job, tmp_path):
     assert file.read_bytes() == b"+measured"
     build(make_library("11.0.0.114"), job(), timing_cache=file)
     assert file.read_bytes() == b"+measured+measured"
+    for odd in (b"damaged", b"foreign"):
+        file.write_bytes(odd)
+        build(make_library("11.0.0.114"), job(), timing_cache=file)
+        assert file.read_bytes() == b"+measured"
 
 
 def test_layers_come_from_the_inspector_where_the_log_has_none(job):

@@ -98,13 +98,15 @@ def find_unsupported(trt: Any, job: BuildJob, log: Log) -> tuple[Finding, ...]:
 
 
 def _take_timings(config: Any, job: BuildJob, file: Path | None) -> bool:
-    """Give TensorRT what it measured in earlier builds; False for TensorRT-RTX, which measures nothing.
-
-    A file of another version or GPU is dropped by the library."""
+    """Give TensorRT what it measured in earlier builds; an empty place for it where the file is damaged, or of another
+    version or GPU. False for TensorRT-RTX, which measures nothing."""
     if file is None or job.library != "tensorrt":
         return False
-    cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
-    return bool(config.set_timing_cache(cache, ignore_mismatch=False))
+    for content in (file.read_bytes() if file.is_file() else b"", b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return True
+    return False
 
 
 def _keep_timings(config: Any, file: Path | None) -> None:
@@ -129,9 +131,7 @@ def _failure(job: BuildJob, errors: list[str]) -> BackendError:
     if any(sign in low for sign in _LACKS):
         return UnsupportedError(f"{job.name}: {job.library} has no kernel for it: {said}")
     if _OTHER_GPU in low:
-        hint = (
-            "FP8 needs compute capability 8.9 or later; older GPUs take trt-export --quantize int8_static"
-        )
+        hint = "FP8 needs compute capability 8.9 or later; older GPUs take trt-export --quantize int8_static"
         return UnsupportedError(f"{job.name}: {job.library}: {said}; {hint}")
     if any(sign in low for sign in _NO_MEMORY):
         hint = "free some, lower --workspace_gb, or build a block at a time (trt-export --form block)"

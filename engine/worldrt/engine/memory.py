@@ -7,7 +7,13 @@ from pathlib import Path
 
 
 def peak_rss_bytes() -> int | None:
-    """The most memory this process ever held; None where the system does not tell."""
+    """The most memory this process ever held; None where the system does not tell.
+
+    `getrusage` also counts what the process that started this one held, so it is asked only where there is no /proc.
+    """
+    held = _kilobytes("/proc/self/status", "VmHWM")
+    if held is not None:
+        return held * 1024
     try:
         import resource
     except ImportError:
@@ -18,9 +24,15 @@ def peak_rss_bytes() -> int | None:
 
 def available_bytes() -> int | None:
     """Memory of the host that can be had without swapping; None where the system does not tell."""
+    free = _kilobytes("/proc/meminfo", "MemAvailable")
+    return None if free is None else free * 1024
+
+
+def _kilobytes(file: str, name: str) -> int | None:
+    """An entry of a file such as `MemAvailable:  123 kB`."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = Path(file).read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
-    found = next((line for line in lines if line.startswith("MemAvailable:")), "")
-    return int(found.split()[1]) * 1024 if found else None
+    found = next((line for line in lines if line.startswith(f"{name}:")), None)
+    return None if found is None else int(found.split()[1])
