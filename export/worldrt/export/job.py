@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from worldrt.engine.bundle import Graph, file_sha256
+from worldrt.engine.memory import peak_rss_bytes
 from worldrt.engine.safetensors import SafetensorsFile
 from worldrt.export import program, trace, weights
 from worldrt.export.check import check_graph
@@ -19,7 +20,6 @@ from worldrt.export.checkpoint import Found
 from worldrt.export.choose import Place, model_of
 from worldrt.export.graphs import GraphSource
 from worldrt.export.link import Traced, link
-from worldrt.export.memory import peak_rss_bytes
 from worldrt.export.plan import Form, Options, Part
 
 

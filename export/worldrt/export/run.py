@@ -24,12 +24,12 @@ from worldrt.engine.bundle import (
     write_manifest,
 )
 from worldrt.engine.files import staged_folder
+from worldrt.engine.memory import peak_rss_bytes
 from worldrt.engine.weights import fingerprint, open_weights
 from worldrt.export import verify, weights
 from worldrt.export.checkpoint import find_file
 from worldrt.export.choose import CHECKPOINT, Place, checkpoint_root, is_small, locate, model_of
 from worldrt.export.job import Done, jobs_of, run_jobs
-from worldrt.export.memory import peak_rss_bytes
 from worldrt.export.plan import Built, Model, Options
 from worldrt.export.quantize.dynamic import quantize_manifest
 from worldrt.export.quantize.flags import DYNAMIC
