@@ -184,3 +184,17 @@ def test_the_whole_suite_runs_dry_in_four_minutes(nano_bundle, tmp_path):
     assert {"kernels", "weights", "model", "block", "backend:onnxruntime"} <= {
         n for n, o in outcomes.items() if o == "passed"
     }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_written_out_rotary_embedding_is_that_of_the_model(dtype):
+    import torch
+
+    from worldrt.benchmarks.gpu._torch import rotate
+    from worldrt.export.families.cosmos import rope
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, 8, dtype=getattr(torch, dtype))
+    angles = torch.rand(2, 5, 4) * 6
+    given = (x, angles.cos(), angles.sin())
+    torch.testing.assert_close(rotate(*given), rope.rotate(*given))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from worldrt.benchmarks.gpu._torch import plain_rope
 from worldrt.benchmarks.gpu.base import Made, Samples, Setup, first_line, relative_error, row, timed
 from worldrt.benchmarks.results import Table
 from worldrt.export.families.cosmos.block import Block, Conditioning
@@ -23,6 +24,7 @@ Call = Callable[[], torch.Tensor]
 
 def run(setup: Setup) -> Iterator[Made]:
     """A table for each case; a mode that cannot be had is a line of it."""
+    plain_rope()
     config = TINY if setup.dry else FULL
     torch.manual_seed(0)
     reference_block = Block(config).to(setup.device).eval()

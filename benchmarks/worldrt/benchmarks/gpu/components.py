@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from worldrt.benchmarks.gpu._random import materialised, peak_gb
+from worldrt.benchmarks.gpu._torch import materialised, peak_gb
 from worldrt.benchmarks.gpu.base import Made, Samples, Setup, first_line, row, timed
 from worldrt.benchmarks.gpu.model import model_of
 from worldrt.benchmarks.results import Table

@@ -1,4 +1,4 @@
-"""CUDA graphs: that a replay gives the bits of the eager run and reads new values, and what it saves."""
+"""CUDA graphs: that a replay gives the result of the eager run and reads new values, and what it saves."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldrt.benchmarks.gpu._random import materialised
-from worldrt.benchmarks.gpu.base import CheckError, Made, MissingError, Samples, Setup, first_line
+from worldrt.benchmarks.gpu._torch import materialised
+from worldrt.benchmarks.gpu.base import CheckError, Made, MissingError, Samples, Setup, first_line, relative_error
 from worldrt.benchmarks.gpu.block import TEXT_TOKENS, captured
 from worldrt.benchmarks.results import Table
 from worldrt.engine.device import Buffer
@@ -18,9 +18,13 @@ from worldrt.engine.errors import BackendError
 from worldrt.export.families.cosmos.block import Block, Conditioning
 from worldrt.export.families.cosmos.variants import variant
 
-COLUMNS = ("graph", "equal to eager", "with new values", "eager_us", "replay_us")
-NOTE = "Microseconds from the call to the end of the work, the median."
+COLUMNS = ("graph", "as eager", "with new values", "eager_us", "replay_us")
+NOTE = (
+    "As eager: bit for bit with the engine's own graphs, to 1e-5 of the largest with torch, whose libraries may choose "
+    "other kernels in a capture. Microseconds from the call to the end of the work, the median."
+)
 BLOCKS = 8
+TORCH_LIMIT = 1e-5
 Result = tuple[bool, bool, list[float], list[float]]
 """Equal, equal with new values, seconds of eager runs and of replays."""
 
@@ -65,9 +69,9 @@ def _torch(setup: Setup) -> Result:
         return state
 
     replay = captured(call)
-    same = bool(torch.equal(call(), replay()))
+    same = relative_error(call(), replay()) <= TORCH_LIMIT
     x.normal_()
-    fresh = bool(torch.equal(call(), replay()))
+    fresh = relative_error(call(), replay()) <= TORCH_LIMIT
     return same, fresh, _clocked(setup, call), _clocked(setup, replay)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from worldrt.benchmarks.gpu._random import materialised, peak_gb
+from worldrt.benchmarks.gpu._torch import materialised, peak_gb, plain_rope
 from worldrt.benchmarks.gpu.base import Made, Samples, Setup, first_line, row, timed
 from worldrt.benchmarks.gpu.block import captured, flops
 from worldrt.benchmarks.results import Table
@@ -26,6 +26,7 @@ Given = tuple[Any, ...]
 @torch.no_grad()
 def run(setup: Setup) -> Iterator[Made]:
     """nano and a tiny clip in a dry run."""
+    plain_rope()
     v, dtype, frames, height, width = model_of(setup)
     dit = materialised(lambda: DiT(v.dit), setup.device, dtype)
     denoise = Denoise(dit)
@@ -86,30 +87,34 @@ def _steps(setup: Setup, title: str, v: Variant, denoise: Denoise, given: Given)
 
 def _modes(setup: Setup, dit: DiT, denoise: Denoise, given: Given) -> dict[str, Callable[[], Call]]:
     """Ways to run an evaluation, each made when its turn comes. The stem copies numbers from the host, so a CUDA graph
-    holds the blocks and the last layer."""
+    holds the blocks and the last layer; so does the compiled way, in which one block serves all."""
+    x, level, text, position, _, mask = given
+    hidden, cond, tables = dit.stem(x, level, position, mask)
+    arguments = (text.to(hidden.dtype), cond, *(table.flatten(0, 1).unsqueeze(0) for table in tables))
+    first = dit.block(0)
+
+    def blocks(run: Callable[..., torch.Tensor]) -> torch.Tensor:
+        state = hidden
+        for number in range(len(dit.blocks)):
+            state = run(number, state)
+        made: torch.Tensor = dit.final(state, cond, x.shape[3] // PATCH, x.shape[4] // PATCH)
+        return made
 
     def graph() -> Call:
-        x, level, text, position, _, mask = given
-        hidden, cond, tables = dit.stem(x, level, position, mask)
-        cos, sin = (table.flatten(0, 1).unsqueeze(0) for table in tables)
-        text = text.to(hidden.dtype)
-
-        def blocks() -> torch.Tensor:
-            state = hidden
-            for block in dit.blocks:
-                state = block(state, text, cond, cos, sin)
-            made: torch.Tensor = dit.final(state, cond, x.shape[3] // PATCH, x.shape[4] // PATCH)
-            return made
-
-        return captured(blocks)
+        return captured(lambda: blocks(lambda number, state: dit.block(number)(state, *arguments)))
 
     def compiled() -> Call:
-        for block in dit.blocks:
-            block.compile()
-        return lambda: denoise(*given)
+        def shared(weights: dict[str, Any], *given: Any) -> Any:
+            return torch.func.functional_call(first, weights, given)
+
+        fast = torch.compile(shared)
+        states: list[dict[str, Any]] = [dict(dit.block(number).named_parameters()) for number in range(len(dit.blocks))]
+        return lambda: blocks(lambda number, state: fast(states[number], state, *arguments))
 
     eager: dict[str, Callable[[], Call]] = {"eager": lambda: lambda: denoise(*given)}
-    return eager if setup.dry else eager | {"CUDA graph of the blocks": graph, "blocks compiled": compiled}
+    if setup.dry:
+        return eager
+    return eager | {"CUDA graph of the blocks": graph, "one compiled block for all": compiled}
 
 
 def _by_block(setup: Setup, dit: DiT, call: Call) -> dict[str, list[float]]:

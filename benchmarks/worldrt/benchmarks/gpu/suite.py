@@ -41,7 +41,7 @@ EXPORT = Step("export", 300)
 STEPS = (
     Step("build", 120),
     Step("kernels", 40),
-    Step("weights", 100),
+    Step("weights", 120),
     Step("model", 90),
     Step("components", 45),
     Step("block", 60),
@@ -190,8 +190,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, ending)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-    process.wait()
+            process.wait(GRACE_S)  # and no longer: a process that waits for a broken driver does not even die
     for member in members:  # those that lead a group of their own, as builders of engines do
         with suppress(ProcessLookupError, PermissionError):
             os.kill(member, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Torch modules of the true size with random weights, made where they run."""
+"""Torch modules of the true size with random weights, made where they run, and as torch.compile likes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from worldrt.export.families.cosmos import block
 
 
 def materialised(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> Any:
@@ -21,6 +23,19 @@ def materialised(make: Callable[[], nn.Module], device: str, dtype: torch.dtype)
         else:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
     return module
+
+
+def plain_rope() -> None:
+    """Have this process write the rotary embedding out: torch.compile does not see into the ONNX operator that exports
+    keep whole, and a baseline is to be a good one."""
+    vars(block)["rotate"] = rotate
+
+
+def rotate(x_BHLE: Tensor, cos_BLF: Tensor, sin_BLF: Tensor) -> Tensor:
+    """What `rope.rotate` does, in operators that a compiler can fuse."""
+    first, second = x_BHLE.float().chunk(2, dim=-1)
+    cos, sin = cos_BLF.unsqueeze(1), sin_BLF.unsqueeze(1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_BHLE.dtype)
 
 
 def peak_gb(device: str) -> float | None:
