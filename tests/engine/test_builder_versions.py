@@ -344,6 +344,7 @@ def test_memory_and_warnings_are_read_from_the_log(job):
         ("INFO", "Total Weights Memory: 7 bytes"),
         ("WARNING", "mind this"),
         ("WARNING", "mind this"),
+        ("WARNING", "ModelImporter.cpp:1071: Make sure input ids has Int64 binding."),
     ]
     _, report = build(make_library("11.0.0.114", says=says), job())
     assert (report.scratch_bytes, report.activation_bytes, report.weight_bytes) == (100, 300, 7)

@@ -15,6 +15,7 @@ _TENSOR = re.compile(r"Name: ([^,]+), Dimensions: (\[[^\]]*\]).*?(?:Datatype|For
 _UNNAMED = "__my"  # how the compiler's own names begin
 _MEMORY = re.compile(r"^(Max Scratch|Total Activation|Total Weights) Memory: (\d+) bytes")
 _KEPT_CHARACTERS = 400  # of a line that is not understood
+_IDLE = "has Int64 binding"  # a warning about inputs whose types are compared with the bundle's
 
 
 @dataclass
@@ -36,7 +37,7 @@ class BuildLog:
         found = _MEMORY.match(text)
         if found:
             self.memory_bytes[found[1]] = max(int(found[2]), self.memory_bytes.get(found[1], 0))
-        if severity == "WARNING":
+        if severity == "WARNING" and _IDLE not in text:
             self.warnings.append(text.strip())
         elif severity in ("ERROR", "INTERNAL_ERROR"):
             self.errors.append(text.strip())
