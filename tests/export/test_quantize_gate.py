@@ -117,6 +117,24 @@ def test_a_quantised_bundle_is_not_quantised_again(fp8, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_half_precision_is_measured_in_float32_on_the_same_weights(half_bundle, calls, tmp_path):
+    """A bundle without VAE and text encoder can be quantised too, by inputs that are given; its frames are unknown."""
+    bundle = load_bundle(half_bundle)
+    entry = bundle.manifest.denoisers[TASK]
+    weights = replace(bundle.manifest.weights, root=str(bundle.weight_root.absolute()))
+    alone = replace(bundle.manifest, weights=weights, denoisers={TASK: entry}, vae=None, text=None, files={})
+    graph = entry.graphs["denoise"].file
+    (tmp_path / "alone" / TASK).mkdir(parents=True)
+    shutil.copyfile(bundle.path(graph), tmp_path / "alone" / graph)
+    write_manifest(tmp_path / "alone", alone)
+    with pytest.raises(InputError, match="cannot be sampled for calibration"):
+        job.quantize_bundle(tmp_path / "alone", tmp_path / "out", job.Settings(FP8))
+    (line,) = job.quantize_bundle(tmp_path / "alone", tmp_path / "out", job.settings_of("fp8", None, calls, 100.0, 1.0))
+    made = load_bundle(tmp_path / "out").manifest.denoisers[TASK]
+    assert made.precision == entry.precision and made.quality.psnr_db is None and "not measured" in line
+    assert [step.level for step in made.quality.steps] == [30.0, 0.5] and 1e-4 < made.quality.worst_step < 0.05
+
+
 def test_a_broken_scale_is_refused(video, calls, tmp_path, monkeypatch):
     """Ranges that are sixteen times too small cut most activations off."""
     monkeypatch.setattr(job, "ranges", lambda *a: {name: value / 16 for name, value in ranges(*a).items()})
