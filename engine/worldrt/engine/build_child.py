@@ -26,9 +26,12 @@ class Voice:
         self.cancelled = threading.Event()
 
     def say(self, kind: str, **content: Any) -> None:
-        with self._lock:
-            self._out.write(json.dumps({"kind": kind, **content}) + "\n")
-            self._out.flush()
+        try:
+            with self._lock:
+                self._out.write(json.dumps({"kind": kind, **content}) + "\n")
+                self._out.flush()
+        except BrokenPipeError:  # the parent is gone; the library that is calling must not see that
+            self.cancelled.set()
 
     def log(self, severity: str, text: str) -> None:
         self.say("log", severity=severity, text=text)

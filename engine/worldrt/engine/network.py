@@ -11,7 +11,8 @@ from worldrt.engine.errors import BackendError, BundleError, UnsupportedError
 from worldrt.engine.plans import BuildJob
 from worldrt.engine.tensors import TensorSpec
 
-_TYPE_NAMES = {
+# members of DataType
+DATA_TYPES = {
     "float32": "FLOAT",
     "float16": "HALF",
     "bfloat16": "BF16",
@@ -124,7 +125,7 @@ def _check_side(trt: Any, job: BuildJob, side: str, recorded: Any, found: list[A
 
 
 def _data_type(trt: Any, dtype: str) -> Any:
-    return getattr(trt.DataType, _TYPE_NAMES.get(dtype, dtype.upper()), None)
+    return getattr(trt.DataType, DATA_TYPES.get(dtype, dtype.upper()), None)
 
 
 def _words(entry: tuple[Any, int] | None) -> str:

@@ -15,21 +15,12 @@ from worldrt.engine.bundle import Graph
 from worldrt.engine.constants import with_constants
 from worldrt.engine.cuda import Claim, CudaDevice
 from worldrt.engine.errors import BackendError, DeviceMemoryError
+from worldrt.engine.network import DATA_TYPES
 from worldrt.engine.obtain import Plan, obtain_plan, reject_plan
 from worldrt.engine.plans import BuildJob
 from worldrt.engine.tensors import TensorSpec
 from worldrt.engine.weights import WeightStore, weight_key
 
-TYPES = {
-    "float32": "FLOAT",
-    "float16": "HALF",
-    "bfloat16": "BF16",
-    "int64": "INT64",
-    "int32": "INT32",
-    "int8": "INT8",
-    "uint8": "UINT8",
-    "bool": "BOOL",
-}
 _log = logging.getLogger("worldrt.tensorrt")
 
 
@@ -126,7 +117,7 @@ def _check_interface(loaded: Engine, job: BuildJob) -> None:
         spec, dtype = expected[name], engine.get_tensor_dtype(name).name
         shape = tuple(engine.get_tensor_shape(name))
         same = all(b == -1 or a == b for a, b in zip(spec.shape, shape, strict=False) if isinstance(a, int))
-        if TYPES.get(spec.dtype) != dtype or len(shape) != len(spec.shape) or not same:
+        if DATA_TYPES.get(spec.dtype) != dtype or len(shape) != len(spec.shape) or not same:
             raise BackendError(
                 f"{loaded.plan.path}: tensor '{name}' of {job.name}: expected {spec.describe()}, "
                 f"got {dtype}{list(shape)}; {_mend(loaded)}"
@@ -154,7 +145,7 @@ def _refit(loaded: Engine, job: BuildJob, logger: Any, weights: WeightStore | No
             raise loaded.failed(f"{job.name}: reading its weights again")
     kept = [weights[weight_key(w, job.block or 0)] for w in others] if weights is not None else []  # until it is done
     for weight, buffer in zip(others, kept, strict=True):
-        values = trt.Weights(getattr(trt.DataType, TYPES[buffer.dtype]), buffer.pointer, math.prod(buffer.shape))
+        values = trt.Weights(getattr(trt.DataType, DATA_TYPES[buffer.dtype]), buffer.pointer, math.prod(buffer.shape))
         if not refitter.set_named_weights(weight.name, values):
             raise loaded.failed(f"{job.name}: replacing the weight '{weight.name}'")
     missing = [name for name in refitter.get_missing_weights() if name]
