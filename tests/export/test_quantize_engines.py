@@ -14,7 +14,7 @@ from worldrt.engine.bundle import load_bundle
 from worldrt.engine.errors import UnsupportedError
 from worldrt.engine.plans import BuildJob, Range, Target
 from worldrt.engine.weights import open_weights
-from worldrt.export.quantize.job import channel_amax
+from worldrt.export.quantize.job import weight_amax
 from worldrt.export.quantize.scheme import FP8, INT8
 from worldrt.export.quantize.static import chosen, insert, ranged
 
@@ -38,7 +38,7 @@ def quantized(half_bundle, tmp_path):
         model, store = ir.load(bundle.path(graph.file)), open_weights(bundle, spec)
         layers, keys = chosen(model.graph, graph.weights), {weight.name: weight.key for weight in graph.weights}
         amax = {value.name: 6.0 for value in ranged(layers, scheme)}
-        insert(model.graph, layers, scheme, amax, lambda name: channel_amax(store, keys[name]))
+        insert(model.graph, layers, scheme, amax, lambda name, block: weight_amax(store, keys[name], block))
         path = tmp_path / "denoise.onnx"
         ir.save(model, path)
         target = Target(capabilities)

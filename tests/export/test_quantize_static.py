@@ -16,7 +16,8 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.session import open_session
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.quantize.find import attentions, block_outputs
-from worldrt.export.quantize.scheme import FP8, INT8, scales, scheme_of
+from worldrt.export.quantize.fp4 import expand_fp4
+from worldrt.export.quantize.scheme import FP8, INT8, MXFP8, NVFP4, double_scales, scales, scheme_of
 from worldrt.export.quantize.softmax import expand_fp8_attention
 from worldrt.export.quantize.static import KEPT, chosen, insert, ranged
 
@@ -37,11 +38,11 @@ def fake(values, scale, rounding):
     return rounding(np.asarray(values, np.float64) / scale) * scale
 
 
-def toy(kind=TensorProto.FLOAT):
+def toy(kind=TensorProto.FLOAT, width=16):
     """Three blocks of one layer each; an attention before the layer of the middle one."""
     numpy_kind = {TensorProto.FLOAT: np.float32, TensorProto.BFLOAT16: ml_dtypes.bfloat16}[kind]
     rng = np.random.default_rng(1)
-    weights = {f"blocks.{i}.out.weight": (rng.standard_normal((16, 16)) / 4).astype(numpy_kind) for i in range(3)}
+    weights = {f"blocks.{i}.out.weight": (rng.standard_normal((width, width)) / 4).astype(numpy_kind) for i in range(3)}
     weights["blocks.1.out.weight"][3] = 0
     nodes, x = [], "x"
     for i, name in enumerate(weights):
@@ -55,21 +56,21 @@ def toy(kind=TensorProto.FLOAT):
         nodes.append(helper.make_node("MatMul", ["c" if i == 1 else x, f"w{i}"], [f"m{i}"]))
         nodes.append(helper.make_node("Add", [x, f"m{i}"], [f"s{i}" if i < 2 else "y"]))
         x = f"s{i}"
-    shape = ["batch", "rows", 16]
-    constants = {"heads": np.array([0, 0, 4, 4]), "flat": np.array([0, 0, 16])}
+    shape = ["batch", "rows", width]
+    constants = {"heads": np.array([0, 0, 4, width // 4]), "flat": np.array([0, 0, width])}
     initializers = [numpy_helper.from_array(v, n) for n, v in {**weights, **constants}.items()]
     entries = [helper.make_tensor_value_info(name, kind, shape) for name in "xy"]
     graph = helper.make_graph(nodes, "toy", entries[:1], entries[1:], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     from onnx.shape_inference import infer_shapes
 
-    records = tuple(Weight(name, name, "float32", (16, 16)) for name in weights)
+    records = tuple(Weight(name, name, "float32", (width, width)) for name in weights)
     return ir.from_proto(infer_shapes(model)), weights, records
 
 
 def run(tmp_path, model, x, name="toy.onnx"):
     ir.save(model, tmp_path / name)
-    specs = tuple(TensorSpec(n, "float32", ("batch", "rows", 16)) for n in "xy")
+    specs = tuple(TensorSpec(n, "float32", ("batch", "rows", x.shape[2])) for n in "xy")
     graph = Graph(name, "", specs[:1], specs[1:], "external", ())
     session = open_session("onnxruntime", tmp_path / name, graph, HostDevice(), weight_root=tmp_path)
     call = session.bind({}, {"x": host_buffer(x)})
@@ -105,7 +106,7 @@ def test_a_quantised_layer_is_that_of_the_formula(tmp_path, scheme, rounding):
     found = chosen(model.graph, records)
     amax = {"c": 5.0, "t": 6.0}
     assert {value.name for value in ranged(found, scheme)} == ({"c", "t"} if scheme.attention else {"c"})
-    insert(model.graph, found, scheme, amax, lambda name: np.abs(weights[name]).max(1))
+    insert(model.graph, found, scheme, amax, lambda name, block: np.abs(weights[name]).max(1))
     actual = run(tmp_path, model, x)
     expected = emulated(x, weights, amax, scheme, rounding, softmax=False)
     # a value at the middle of two steps may fall to either side; all others agree
@@ -117,12 +118,64 @@ def test_attention_over_fp8_has_its_softmax_in_fp8_where_it_is_measured(tmp_path
     model, weights, records = toy()
     x = np.random.default_rng(2).standard_normal((2, 20, 16)).astype(np.float32)
     amax = {"c": 5.0, "t": 6.0}
-    insert(model.graph, chosen(model.graph, records), FP8, amax, lambda name: np.abs(weights[name]).max(1))
+    insert(model.graph, chosen(model.graph, records), FP8, amax, lambda name, block: np.abs(weights[name]).max(1))
     assert expand_fp8_attention(model.graph) == 1
     assert not any(node.op_type == "Attention" for node in model.graph)
     actual = run(tmp_path, model, x)
     with_it, without = (emulated(x, weights, amax, FP8, e4m3, softmax=softmax) for softmax in (True, False))
     assert np.median(np.abs(actual - with_it)) < 1e-6 and np.median(np.abs(actual - without)) > 1e-4
+
+
+def blocked(weight, size):
+    """(rows, blocks, size) of a weight, and the largest magnitude of each block."""
+    blocks = weight.astype(np.float64).reshape(len(weight), -1, size)
+    return blocks, np.abs(blocks).max(2)
+
+
+def mx(weight):
+    """OCP MX: E4M3 with the least power of two that keeps the largest number of a block within 448."""
+    blocks, amax = blocked(weight, 32)
+    scale = 2.0 ** np.ceil(np.log2(np.where(amax > 0, amax / 448, 1)))[..., None]
+    return fake(blocks, scale, e4m3).reshape(weight.shape)
+
+
+def nvfp4(weight):
+    """E2M1 with an E4M3 scale, rounded up, for every 16 numbers, and a power of two for all."""
+    blocks, amax = blocked(weight, 16)
+    unit = 2.0 ** np.ceil(np.log2(amax.max() / 6 / 448))
+    grid = np.unique(np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64))
+    grid = grid[grid > 0]  # not numbers are not greater
+    scale = (grid[np.searchsorted(grid, amax / 6 / unit)] * unit)[..., None]
+    e2m1 = (blocks / scale).astype(ml_dtypes.float4_e2m1fn).astype(np.float64)
+    return (e2m1 * scale).reshape(weight.shape)
+
+
+@pytest.mark.parametrize(("scheme", "rounded", "error"), [(MXFP8, mx, 0.04), (NVFP4, nvfp4, 0.14)])
+def test_weights_alone_are_quantised_block_by_block(tmp_path, scheme, rounded, error):
+    model, weights, records = toy(width=64)
+    x = np.random.default_rng(2).standard_normal((2, 9, 64)).astype(np.float32)
+    found = chosen(model.graph, records)
+    assert ranged(found, scheme) == []
+    insert(model.graph, found, scheme, {}, lambda name, size: blocked(weights[name], size)[1])
+    assert expand_fp4(model.graph) == (scheme is NVFP4)
+    exact, _, _ = toy(width=64)
+    name = "blocks.1.out.weight"
+    weight = rounded(weights[name])
+    assert 0.01 < np.linalg.norm(weight - weights[name]) / np.linalg.norm(weights[name]) < error
+    exact.graph.initializers[name].const_value = ir.tensor(weight.astype(np.float32), name=name)
+    actual, expected = run(tmp_path, model, x), run(tmp_path, exact, x)
+    assert np.abs(actual - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+def test_scales_of_scales_are_rounded_up_and_lose_nothing_in_half_precision():
+    amax = np.concatenate([np.exp(np.random.default_rng(3).uniform(-4, 0, 300)), [0.0]])
+    steps, unit = double_scales(amax)
+    product = steps.astype(np.float64) * unit
+    assert (
+        np.log2(unit) == round(np.log2(unit)) and (product >= amax / 6).all() and (product[:-1] < amax[:-1] / 5).all()
+    )
+    for half in (np.float16, ml_dtypes.bfloat16):
+        assert (product.astype(half).astype(np.float64) == product).all()
 
 
 def test_an_attention_that_is_not_in_fp8_stays_whole():
@@ -133,7 +186,9 @@ def test_an_attention_that_is_not_in_fp8_stays_whole():
 def test_halves_dequantise_with_the_scale_that_quantised():
     """A scale that were rounded between the two would be a factor on the whole channel."""
     model, weights, records = toy(TensorProto.BFLOAT16)
-    insert(model.graph, chosen(model.graph, records), FP8, {"c": 5.0, "t": 6.0}, lambda n: np.abs(weights[n]).max(1))
+    insert(
+        model.graph, chosen(model.graph, records), FP8, {"c": 5.0, "t": 6.0}, lambda n, block: np.abs(weights[n]).max(1)
+    )
     inits = model.graph.initializers
     fine = inits["blocks.1.out.weight.scale"].const_value.numpy()
     coarse = inits["blocks.1.out.weight.scale.BFLOAT16"].const_value.numpy()
@@ -196,5 +251,5 @@ def test_blocks_end_in_their_last_sum(denoise):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(InputError, match="expected fp8 or int8_static"):
+    with pytest.raises(InputError, match="expected one of fp8, int8_static"):
         scheme_of("fp4")

@@ -23,7 +23,7 @@ from worldrt.engine.validate import check_manifest
 SCHEMA = 1
 FILE_NAME = "bundle.json"
 Precision = Literal["float32", "float16", "bfloat16"]
-Quantization = Literal["int8", "fp8", "int8_static"]
+Quantization = Literal["int8", "fp8", "int8_static", "mxfp8", "nvfp4"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Denoiser(Component):
     """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`.
 
     `quantization`: linear layers are of this kind. The weights of `int8` (at run time, for CPUs) lie in the .onnx file
-    and not among `weights`; `fp8` and `int8_static` (for engines) quantise those of the checkpoint inside the graph.
+    and not among `weights`; the others (for engines) quantise those of the checkpoint inside the graph.
     `quality` is what that was measured to do.
 
     `sizes`: resolution -> aspect ratio -> (width, height) in pixels. `frames`: fps -> number of pixel frames.

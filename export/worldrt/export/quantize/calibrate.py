@@ -33,6 +33,8 @@ def ranges(
     graph = denoiser.graphs["denoise"]
     model = ir.load(bundle.path(graph.file))
     values = ranged(chosen(model.graph, graph.weights, keep), scheme)
+    if not values:
+        return {}
     names = [value.name or "" for value in values]
     scalars = {
         f"amax.{name}": magnitude(model.graph, value, percentile) for name, value in zip(names, values, strict=True)

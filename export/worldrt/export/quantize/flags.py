@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worldrt.export.quantize.job import Settings
 
 DYNAMIC = "int8"
-KINDS = (DYNAMIC, "fp8", "int8_static")
+KINDS = (DYNAMIC, "fp8", "int8_static", "mxfp8", "nvfp4")
 _STATIC_ONLY = ("quantize_keep", "quantize_limit", "calibration", "calibration_percentile", "calibration_size")
 NAMES = ("quantize", *_STATIC_ONLY)
 
@@ -26,7 +26,7 @@ def add(parser: Parser) -> None:
     group.add_argument(
         "--quantize",
         choices=KINDS,
-        help="fp8 and int8_static for engines, calibrated and measured; int8 for CPUs, its weights go into the bundle",
+        help="for engines, measured: fp8, int8_static, or mxfp8 and nvfp4 of weights alone; for CPUs: int8",
     )
     group.add_argument("--quantize_keep", metavar="REGEX", help="names of more weights that stay as they are")
     group.add_argument(
@@ -48,7 +48,7 @@ def settings(args: argparse.Namespace) -> Settings | None:
     if args.quantize in (None, DYNAMIC):
         for name in _STATIC_ONLY:
             if getattr(args, name) is not None:
-                raise InputError(f"--{name}: it is about --quantize fp8 and int8_static")
+                raise InputError(f"--{name}: it is about --quantize fp8 and the other kinds for engines")
         return None
     job = importlib.import_module("worldrt.export.quantize.job")  # it takes a second; --help does not wait for it
     made: Settings = job.settings_of(

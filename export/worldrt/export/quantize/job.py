@@ -160,7 +160,7 @@ class _Story:
                 f"{task}: no layer is left to quantise; a denoiser needs 3 blocks or more, see --quantize_keep"
             )
         store, keys = open_weights(self.bundle, entry), {weight.name: weight.key for weight in graph.weights}
-        insert(model.graph, layers, scheme, amax, lambda name: channel_amax(store, keys[name]))
+        insert(model.graph, layers, scheme, amax, lambda name, block: weight_amax(store, keys[name], block))
         ir.save(model, path)
         if graph.program is not None:
             (self.folder / graph.program).unlink(missing_ok=True)
@@ -200,14 +200,22 @@ def can_sample(bundle: Bundle) -> bool:
     return bundle.manifest.vae is not None and bundle.manifest.text is not None
 
 
-def channel_amax(store: WeightStore, key: str) -> Array:
-    """The largest magnitude of each row of a stored weight, float64."""
+def weight_amax(store: WeightStore, key: str, block: int | None = None) -> Array:
+    """The largest magnitude of each row of a stored weight (out,), or of each `block` numbers of a row; float64.
+
+    Raises `InputError` where a row is no multiple of that.
+    """
     buffer = store[key]
     values = buffer.numpy()
     if buffer.dtype == "bfloat16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
-    result: Array = np.abs(values).max(axis=1).astype(np.float64)
-    return result
+    width = values.shape[1]
+    if block is not None and width % block:
+        raise InputError(
+            f"'{key}': {width} inputs are no multiple of {block}, which share a scale; see --quantize_keep"
+        )
+    result: Array = np.abs(values).reshape(len(values), -1, block or width).max(axis=2).astype(np.float64)
+    return result if block is not None else result[:, 0]
 
 
 def _copy(bundle: Bundle, folder: Path) -> None:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from worldrt.engine.bundle import Weight
 from worldrt.export.quantize.find import BLOCK, Linear, attentions, linears
-from worldrt.export.quantize.scheme import Array, Scheme, scales
+from worldrt.export.quantize.scheme import NVFP4, Array, Scheme, double_scales, scales
 
 KEPT = re.compile(r"(^|\.)(stem|final|\w*modulation)\.")
 """Layers outside of the blocks and modulation: few rows, so little time, but all of the signal goes through them."""
@@ -30,6 +30,8 @@ def chosen(graph: ir.Graph, weights: Sequence[Weight], keep: re.Pattern[str] | N
 
 def ranged(found: Sequence[Linear], scheme: Scheme) -> list[ir.Value]:
     """The activations that need a scale, each once: inputs of the layers; q, k and v."""
+    if not scheme.activations:
+        return []
     values = [linear.matmul.inputs[0] for linear in found]
     if scheme.attention:
         values += [value for node in attentions(found) for value in node.inputs[:3]]
@@ -41,14 +43,15 @@ def insert(
     found: Sequence[Linear],
     scheme: Scheme,
     amax: Mapping[str, float],
-    channel_amax: Callable[[str], Array],
+    weight_amax: Callable[[str, int | None], Array],
 ) -> None:
     """Quantise layers in place. `amax`: the largest magnitude of each activation of `ranged`, by its name;
-    `channel_amax` gives those of the output channels of a weight, by its name."""
+    `weight_amax` gives those of the output channels (out,) of a weight, by its name, or of its blocks of so many
+    inputs, (out, in / block)."""
     attended = list(attentions(found)) if scheme.attention else []
     activations = ranged(found, scheme)
     for linear in found:
-        _insert_weight(graph, linear, scheme, channel_amax(linear.name))
+        _insert_weight(graph, linear, scheme, weight_amax(linear.name, scheme.block))
     takers = {id(linear.matmul) for linear in found} | {id(node) for node in attended}
     for value in activations:
         _insert_activation(graph, value, scheme, amax[value.name or ""], takers)
@@ -58,16 +61,39 @@ def _insert_weight(graph: ir.Graph, linear: Linear, scheme: Scheme, amax: Array)
     """weight -> Quantize -> Dequantize into the compute dtype -> Transpose. A Cast of the weight has nothing to do."""
     weight, computed = linear.weight, linear.matmul.outputs[0].dtype
     assert computed is not None
-    scale = scales(amax, scheme, computed)
-    exact = constant(graph, f"{weight.name}.scale", scale.astype(np.float32))
-    coarse = exact if computed == ir.DataType.FLOAT else constant(graph, f"{weight.name}.scale.{computed.name}", scale)
-    result = _pair(graph, weight, (exact, coarse), scheme, linear.between[0], axis=0)
     start = linear.between[0]
+    pair = (_double if scheme is NVFP4 else _single)(graph, linear.name, scheme, amax, computed, start)
+    result = _pair(graph, weight, pair, scheme, start, axis=0 if scheme.block is None else 1)
     if start.op_type == "Cast":
         start.outputs[0].replace_all_uses_with(result)
         graph.remove(start, safe=True)
     else:
         start.replace_input_with(0, result)
+
+
+def _single(
+    graph: ir.Graph, name: str, scheme: Scheme, amax: Array, computed: ir.DataType, before: ir.Node
+) -> tuple[ir.Value, ir.Value]:
+    """Scales to quantise by, in float32, and the same in the compute dtype."""
+    scale = scales(amax, scheme, computed)
+    exact = constant(graph, f"{name}.scale", scale.astype(np.float32))
+    coarse = exact if computed == ir.DataType.FLOAT else constant(graph, f"{name}.scale.{computed.name}", scale)
+    return exact, coarse
+
+
+def _double(
+    graph: ir.Graph, name: str, scheme: Scheme, amax: Array, computed: ir.DataType, before: ir.Node
+) -> tuple[ir.Value, ir.Value]:
+    """The same for scales that are quantised themselves: the second is the result of a DequantizeLinear."""
+    steps, unit = double_scales(amax)
+    exact = constant(graph, f"{name}.scale", (steps.astype(np.float64) * unit).astype(np.float32))
+    inner = constant(graph, f"{name}.scale.{steps.dtype.name}", steps)
+    outer = constant(graph, f"{name}.scale.unit", np.array(unit).astype(computed.numpy()))
+    node = ir.node("DequantizeLinear", [inner, outer], name=f"{name}.scale.dequantize")
+    node.outputs[0].name, node.outputs[0].shape = f"{name}.scale.back", ir.Shape(steps.shape)
+    node.outputs[0].type = ir.TensorType(computed)
+    graph.insert_before(before, node)
+    return exact, node.outputs[0]
 
 
 def _insert_activation(graph: ir.Graph, value: ir.Value, scheme: Scheme, amax: float, takers: set[int]) -> None:
@@ -92,6 +118,8 @@ def _pair(
     computed = scale[1].dtype
     assert computed is not None
     attributes = {} if axis is None else {"axis": axis}
+    if axis is not None and scheme.block is not None:
+        attributes["block_size"] = scheme.block
     name = f"{value.name}.{scheme.name}"
     quantize = ir.node(
         "QuantizeLinear", [value, scale[0]], attributes | {"output_dtype": scheme.dtype.value}, name=f"{name}.quantize"

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from worldrt.engine.bundle import Bundle, Component, Graph, file_sha256, load_bundle, write_manifest
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.passes.shadow import shadow
+from worldrt.export.quantize.fp4 import expand_fp4
 from worldrt.export.quantize.softmax import expand_fp8_attention
 
 C = TypeVar("C", bound=Component)
@@ -54,6 +55,7 @@ def _graph(bundle: Bundle, graph: Graph, folder: Path) -> Graph:
     model = ir.load(bundle.path(graph.file))
     shadow(model, {weight.name for weight in graph.weights})
     expand_fp8_attention(model.graph)
+    expand_fp4(model.graph)
     ir.save(model, path)
     inputs, outputs = (_wide(specs) for specs in (graph.inputs, graph.outputs))
     return replace(graph, sha256=file_sha256(path), inputs=inputs, outputs=outputs, program=None)
