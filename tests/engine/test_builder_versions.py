@@ -1,12 +1,14 @@
 """The one builder with the names that each version of TensorRT has, by modules that record what they are told.
 
-Names are those of TensorRT's Python API; what is not in a version is not in its module, so that a use of it fails as it
-would there. Numbers behind the names differ on purpose: they were changed with 11.0.
+Names and numbers are those of the bindings of each version (tests/golden/tensorrt); what is not in a version is not in
+its module here, so that a use of it fails as it would there.
 """
 
 from __future__ import annotations
 
 import enum
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -31,14 +33,12 @@ GRAPH = Graph(
     (Weight("w", "w.{i}", "bfloat16", (8, 8)),),
 )
 PROFILE = {"batch": Range(1, 2, 2), "frames": Range(1, 5, 24), "rows": Range(3, 4, 5), "text": Range(512, 512, 512)}
-COMMON_FLAGS = "DEBUG GPU_FALLBACK REFIT DISABLE_TIMING_CACHE EDITABLE_TIMING_CACHE TF32 SPARSE_WEIGHTS DIRECT_IO"
-COMMON_FLAGS += " VERSION_COMPATIBLE EXCLUDE_LEAN_RUNTIME STRIP_PLAN REFIT_IDENTICAL WEIGHT_STREAMING REFIT_INDIVIDUAL"
-REMOVED_IN_11 = "FP16 BF16 INT8 FP8 INT4 FP4 OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS"
 LISTING = """Engine Layer Information:
 Name: dit.node_linear, LayerType: gemm, Inputs: [ { Name: a, Dimensions: [-1,8], Datatype: BFloat16 }], \
 Constants: [ { Name: w, Dimensions: [8,8], Datatype: BFloat16 }], \
 Outputs: [ { Name: b, Dimensions: [-1,8], Datatype: Half }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: n]"""
-VERSIONS = ["10.15.1.29", "10.16.1.11", "11.0.0.114", "11.4.0.106"]
+NAMES = json.loads((Path(__file__).parents[1] / "golden" / "tensorrt" / "names.json").read_text())
+VERSIONS = list(NAMES)
 
 
 class Enum(enum.Enum):
@@ -48,32 +48,41 @@ class Enum(enum.Enum):
         return self.value
 
 
-def names(kind, words, first):
-    return Enum(kind, {name: first + i for i, name in enumerate(words.split())})
+def members(version, kind, without=()):
+    return Enum(kind, {name: value for name, value in NAMES[version][kind].items() if name not in without})
 
 
-class Flags:
-    """A configuration that takes only members of its own library's enums."""
+class Config:
+    """A configuration that has the attributes of its version, and takes only members of its own library's enums."""
 
     def __init__(self, trt):
-        self.trt, self.set, self.cleared, self.pools, self.profiles, self.capabilities = trt, set(), set(), {}, [], {}
-        self.timing_cache = None
+        self.told = SimpleNamespace(
+            trt=trt, set=set(), cleared=set(), pools={}, profiles=[], capabilities={}, timing_cache=None
+        )
+
+    def __setattr__(self, name, value):
+        assert name == "told" or name in self.told.trt.attributes["IBuilderConfig"], f"no IBuilderConfig.{name}"
+        super().__setattr__(name, value)
+
+    @property
+    def trt(self):
+        return self.told.trt
 
     def set_flag(self, flag):
         assert isinstance(flag, self.trt.BuilderFlag)
-        self.set.add(flag.name)
+        self.told.set.add(flag)
 
     def clear_flag(self, flag):
         assert isinstance(flag, self.trt.BuilderFlag)
-        self.cleared.add(flag.name)
+        self.told.cleared.add(flag)
 
     def set_memory_pool_limit(self, pool, nbytes):
         assert isinstance(pool, self.trt.MemoryPoolType)
-        self.pools[pool.name] = nbytes
+        self.told.pools[pool.name] = nbytes
 
     def add_optimization_profile(self, profile):
-        self.profiles.append(profile.shapes)
-        return len(self.profiles) - 1
+        self.told.profiles.append(profile.shapes)
+        return len(self.told.profiles) - 1
 
     def create_timing_cache(self, content):
         if content.startswith(b"damaged"):
@@ -82,15 +91,15 @@ class Flags:
 
     def set_timing_cache(self, cache, ignore_mismatch):
         assert ignore_mismatch is False
-        self.timing_cache = cache
+        self.told.timing_cache = cache
         return not cache.content.startswith(b"foreign")
 
     def get_timing_cache(self):
-        return self.timing_cache
+        return self.told.timing_cache
 
     def set_compute_capability(self, capability, index):
         assert isinstance(capability, self.trt.ComputeCapability) and index < self.num_compute_capabilities
-        self.capabilities[index] = capability.name
+        self.told.capabilities[index] = capability.name
         return True
 
 
@@ -155,18 +164,11 @@ class Plan(bytes):
 
 
 def make_library(version, *, without=(), says=(("VERBOSE", LISTING),), plan=Plan(b"plan")):  # noqa: B008
-    """A module of a version. `without`: builder flags that it lacks too. `says`: its messages while it builds."""
-    new = version_numbers(version) >= (11,)
-    flags = COMMON_FLAGS if new else f"{REMOVED_IN_11} {COMMON_FLAGS}"
-    trt = SimpleNamespace(__version__=version, told=SimpleNamespace())
-    trt.BuilderFlag = names("BuilderFlag", " ".join(f for f in flags.split() if f not in without), 40 if new else 0)
-    trt.NetworkDefinitionCreationFlag = names("Creation", "STRONGLY_TYPED" if version < "11.4" else "LATER", 3)
-    trt.LayerType = names("LayerType", "CONVOLUTION DEQUANTIZE ATTENTION_INPUT ATTENTION_OUTPUT", 50)
-    trt.DataType = names("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 INT64", 0)
-    trt.MemoryPoolType = names("MemoryPoolType", "WORKSPACE DLA_MANAGED_SRAM", 7)
-    trt.ProfilingVerbosity = names("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED", 0)
-    trt.LayerInformationFormat = names("LayerInformationFormat", "ONELINE JSON", 0)
-    trt.HardwareCompatibilityLevel = names("Level", "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY", 0)
+    """The module of a version. `without`: builder flags that it lacks too. `says`: its messages while it builds."""
+    trt = SimpleNamespace(__version__=version, told=SimpleNamespace(), attributes=NAMES[version])
+    for kind, listed in NAMES[version].items():
+        if isinstance(listed, dict):
+            setattr(trt, kind, members(version, kind, without if kind == "BuilderFlag" else ()))
     trt.ILogger, trt.IProgressMonitor = type("ILogger", (), {}), type("IProgressMonitor", (), {})
     trt.IAttentionInputLayer = AttentionInputLayer
 
@@ -179,7 +181,7 @@ def make_library(version, *, without=(), says=(("VERBOSE", LISTING),), plan=Plan
             return trt.told.network
 
         def create_builder_config(self):
-            trt.told.config = Flags(trt)
+            trt.told.config = Config(trt)
             return trt.told.config
 
         def create_optimization_profile(self):
@@ -219,10 +221,18 @@ def make_library(version, *, without=(), says=(("VERBOSE", LISTING),), plan=Plan
 
 
 def make_rtx(version="1.7.1.116"):
-    trt = make_library(version)
-    trt.BuilderFlag = names("BuilderFlag", f"{COMMON_FLAGS} REQUIRE_USER_ALLOCATION", 1)
-    trt.ComputeCapability = names("ComputeCapability", "NONE CURRENT SM75 SM89 SM120", 0)
+    """TensorRT-RTX: the names of TensorRT, and some of its own (those of 1.7)."""
+    trt = make_library(VERSIONS[-1])
+    flags = {**NAMES[VERSIONS[-1]]["BuilderFlag"], "REQUIRE_USER_ALLOCATION": 99}
+    own = ["num_compute_capabilities", "set_compute_capability"]
+    trt.attributes = {**trt.attributes, "IBuilderConfig": [*trt.attributes["IBuilderConfig"], *own]}
+    trt.BuilderFlag, trt.__version__ = Enum("BuilderFlag", flags), version
+    trt.ComputeCapability = Enum("ComputeCapability", {"NONE": 0, "CURRENT": -1, "SM75": 75, "SM89": 89, "SM120": 120})
     return trt
+
+
+def flags(trt, *names):
+    return {trt.BuilderFlag[name] for name in names}
 
 
 @pytest.fixture
@@ -250,17 +260,18 @@ def test_each_version_is_told_the_same(job, tmp_path, version):
     options = BuildOptions(2, 10**9, version_compatible=True, refit=True, weight_streaming=True)
     plan, report = build(trt, job(options=options))
     config, network = trt.told.config, trt.told.network
-    assert config.set == {"VERSION_COMPATIBLE", "REFIT", "WEIGHT_STREAMING"} and config.cleared == {"TF32"}
-    assert config.builder_optimization_level == 2 and config.pools == {"WORKSPACE": 10**9}
+    assert config.told.set == flags(trt, "VERSION_COMPATIBLE", "REFIT", "WEIGHT_STREAMING")
+    assert config.told.cleared == flags(trt, "TF32")
+    assert config.builder_optimization_level == 2 and config.told.pools == {"WORKSPACE": 10**9}
     assert config.max_aux_streams == 0 and config.profiling_verbosity.name == "DETAILED"
     assert not hasattr(config, "hardware_compatibility_level") and not hasattr(config, "num_compute_capabilities")
-    assert config.profiles == [
+    assert config.told.profiles == [
         {
             "x": ((1, 16, 1, 6), (2, 16, 5, 8), (2, 16, 24, 10)),
             "text": ((1, 512), (2, 512), (2, 512)),
         }
     ]
-    assert network.flags == (1 << 3 if version < "11.4" else 0)
+    assert network.flags == (2 if version.startswith("10.") else 1)  # 1 << STRONGLY_TYPED
     assert trt.told.parsed == (b"onnx", str(tmp_path / "weights" / "graph.onnx"))
     assert plan == b"plan" and report.plan_bytes == 4
     assert report.layers == ("gemm dit.node_linear: a BFloat16[-1,8] -> b Half[-1,8]",)
@@ -281,17 +292,17 @@ def test_only_attention_without_a_fused_kernel_may_be_decomposed(job, version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    ("options", "flags"),
+    ("options", "expected"),
     [
-        (BuildOptions(), set()),
-        (BuildOptions(strip=True), {"STRIP_PLAN", "REFIT_IDENTICAL"}),
-        (BuildOptions(strip=True, refit=True), {"STRIP_PLAN", "REFIT"}),
+        (BuildOptions(), ()),
+        (BuildOptions(strip=True), ("STRIP_PLAN", "REFIT_IDENTICAL")),
+        (BuildOptions(strip=True, refit=True), ("STRIP_PLAN", "REFIT")),
     ],
 )
-def test_what_may_be_refitted(job, version, options, flags):
+def test_what_may_be_refitted(job, version, options, expected):
     trt = make_library(version)
     build(trt, job(options=options))
-    assert trt.told.config.set == flags
+    assert trt.told.config.told.set == flags(trt, *expected)
 
 
 @pytest.mark.parametrize(
@@ -305,35 +316,37 @@ def test_what_may_be_refitted(job, version, options, flags):
 )
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_option_that_a_version_lacks_is_named(job, version, option, flag):
-    trt = make_library(version, without=(flag,))
+    trt = make_library(version, without=(flag, "WEIGHTLESS"))
     name = "strip_plan" if option == "strip" else option
     with pytest.raises(UnsupportedError, match=rf"option '{name}': tensorrt {version} has no BuilderFlag\.{flag}"):
         build(trt, job(options=BuildOptions(**{option: True})))
 
 
-@pytest.mark.parametrize(("levels", "chosen"), [("NONE AMPERE_PLUS", "AMPERE_PLUS"), (None, "SAME_COMPUTE_CAPABILITY")])
-def test_hardware_compatibility_as_near_as_the_library_has_it(job, levels, chosen):
-    trt = make_library("10.15.1.29")
-    if levels is not None:
-        trt.HardwareCompatibilityLevel = names("Level", levels, 5)
+@pytest.mark.parametrize(
+    ("lacks", "chosen"), [(("SAME_COMPUTE_CAPABILITY",), "AMPERE_PLUS"), ((), "SAME_COMPUTE_CAPABILITY")]
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_hardware_compatibility_as_near_as_the_library_has_it(job, version, lacks, chosen):
+    trt = make_library(version)
+    trt.HardwareCompatibilityLevel = members(version, "HardwareCompatibilityLevel", lacks)
     build(trt, job(options=BuildOptions(hardware_compatible=True)))
     assert trt.told.config.hardware_compatibility_level.name == chosen
 
 
 def test_timings_are_taken_from_and_kept_in_their_file(job, tmp_path):
     file = tmp_path / "timing.cache"
-    build(make_library("11.0.0.114"), job(), timing_cache=file)
+    build(make_library(VERSIONS[2]), job(), timing_cache=file)
     assert file.read_bytes() == b"+measured"
-    build(make_library("11.0.0.114"), job(), timing_cache=file)
+    build(make_library(VERSIONS[2]), job(), timing_cache=file)
     assert file.read_bytes() == b"+measured+measured"
     for odd in (b"damaged", b"foreign"):
         file.write_bytes(odd)
-        build(make_library("11.0.0.114"), job(), timing_cache=file)
+        build(make_library(VERSIONS[2]), job(), timing_cache=file)
         assert file.read_bytes() == b"+measured"
 
 
 def test_layers_come_from_the_inspector_where_the_log_has_none(job):
-    _, report = build(make_library("11.4.0.106", says=()), job())
+    _, report = build(make_library(VERSIONS[-1], says=()), job())
     assert report.layers == ("gemm ONELINE.node_linear: a BFloat16[-1,8] -> b Half[-1,8]",)
 
 
@@ -346,17 +359,17 @@ def test_memory_and_warnings_are_read_from_the_log(job):
         ("WARNING", "mind this"),
         ("WARNING", "ModelImporter.cpp:1071: Make sure input ids has Int64 binding."),
     ]
-    _, report = build(make_library("11.0.0.114", says=says), job())
+    _, report = build(make_library(VERSIONS[2], says=says), job())
     assert (report.scratch_bytes, report.activation_bytes, report.weight_bytes) == (100, 300, 7)
     assert report.warnings == ("mind this",)
 
 
 def test_progress_is_a_part_of_the_whole_and_can_cancel(job):
     seen = []
-    build(make_library("11.0.0.114"), job(), progress=lambda text, done: not seen.append((text, done)))
+    build(make_library(VERSIONS[2]), job(), progress=lambda text, done: not seen.append((text, done)))
     assert seen == [*(("inner", (i + 1) / 8) for i in range(4)), ("outer", 0.5)]
     with pytest.raises(BackendError):
-        build(make_library("11.0.0.114"), job(), progress=lambda text, done: False)
+        build(make_library(VERSIONS[2]), job(), progress=lambda text, done: False)
 
 
 @pytest.mark.parametrize(
@@ -371,13 +384,13 @@ def test_progress_is_a_part_of_the_whole_and_can_cancel(job):
 )
 def test_a_failed_build_says_why(job, text, error, says):
     with pytest.raises(error, match=says) as caught:
-        build(make_library("11.0.0.114", says=[("ERROR", text)], plan=None), job())
+        build(make_library(VERSIONS[2], says=[("ERROR", text)], plan=None), job())
     assert type(caught.value) is error and text in str(caught.value)
 
 
 def test_tensorrt_needs_the_gpu_that_it_builds_for(job):
     with pytest.raises(BackendError, match="--backend tensorrt_rtx --compute_capability"):
-        build(make_library("11.0.0.114"), job(target=Target(("8.9",))))
+        build(make_library(VERSIONS[2]), job(target=Target(("8.9",))))
 
 
 @pytest.mark.parametrize(
@@ -387,11 +400,25 @@ def test_tensorrt_needs_the_gpu_that_it_builds_for(job):
 def test_tensorrt_rtx_is_told_what_to_build_for(job, target, capabilities):
     trt = make_rtx()
     build(trt, job(library="tensorrt_rtx", target=target))
-    assert trt.told.config.capabilities == capabilities
+    assert trt.told.config.told.capabilities == capabilities
     assert trt.told.config.num_compute_capabilities == len(capabilities)
-    assert trt.told.config.set == {"REQUIRE_USER_ALLOCATION"}
+    assert trt.told.config.told.set == flags(trt, "REQUIRE_USER_ALLOCATION")
 
 
 def test_versions_are_compared_as_numbers():
-    assert version_numbers("10.9.0") < LEAST["tensorrt"] <= version_numbers("10.15") < version_numbers("11.4.0.106")
+    assert version_numbers("10.9.0") < LEAST["tensorrt"] <= version_numbers("10.15") < version_numbers(VERSIONS[-1])
     assert version_numbers("1.4.0.76rc1") == (1, 4, 0) and version_numbers("") == ()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_stand_ins_have_nothing_that_the_bindings_lack(version):
+    def public(kind):
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    trt = make_library(version)
+    rtx = {"set_compute_capability"}
+    assert public(Config) - rtx - {"trt"} <= set(trt.attributes["IBuilderConfig"])
+    assert public(trt.Builder) <= set(trt.attributes["Builder"])
+    assert public(trt.OnnxParser) | {"get_error"} <= set(trt.attributes["OnnxParser"])
+    assert {"code", "desc", "node_name", "node_operator"} <= set(trt.attributes["ParserError"])
+    assert {"decomposable", "normalization_quantize_to_type"} <= set(trt.attributes["IAttention"])
