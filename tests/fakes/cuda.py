@@ -65,7 +65,7 @@ class Streams:
 
 class FakeCuda:
     """`calls` counts API calls by name, and copies as `h2d`, `d2h`, `d2d`. `fail` maps a function to the error code
-    of its next call. `step_ms` is what every pair of timed events is apart."""
+    of its next call. `step_ms` is what every pair of timed events is apart. `peak_bytes` of device memory were held."""
 
     cudaStreamNonBlocking, cudaEventDisableTiming = 1, 2
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
@@ -78,7 +78,7 @@ class FakeCuda:
         self.calls, self.fail, self.violations, self.step_ms = Counter(), {}, [], 1.0
         self.memory, self.pinned, self.streams = {}, set(), Streams(greedy)
         self.tickets, self.in_capture = {}, {}
-        self.handles, self.graphs = 0, {}
+        self.handles, self.graphs, self.peak_bytes = 0, {}, 0
         self.capture = None
 
     def __getattribute__(self, name):
@@ -110,6 +110,7 @@ class FakeCuda:
         memory = np.full(nbytes + 256, 0xCD, np.uint8)
         memory = memory[-memory.ctypes.data % 256 :][:nbytes]
         self.memory[memory.ctypes.data] = memory
+        self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         return 0, memory.ctypes.data
 
     def _forbidden(self, name):

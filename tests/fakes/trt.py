@@ -52,10 +52,10 @@ class FakeTrt:
 
     def __init__(self, cuda, library="tensorrt", version="11.4.0.106"):
         self.cuda, self.library, self.__version__ = cuda, library, version
-        self.log, self.builds, self.engines, self.scratch_bytes = [], [], [], 1
+        self.log, self.builds, self.loaded, self.scratch_bytes = [], [], 0, 1
         self.reject = lambda plan: None
         self.fail_run = None  # what the logger hears when the next run is refused
-        self.weight_bytes = None
+        self.weight_bytes = None  # of every plan, instead of what its constants take
         self.compiled = b"kernels"
         if library == "tensorrt_rtx":
             self.ComputeCapability = enum.Enum("ComputeCapability", "SM80 SM89 SM120")
@@ -67,9 +67,10 @@ class FakeTrt:
         self.builds.append(job)
         if progress is not None:
             progress("building", 0.5)
-        plan = {"version": self.__version__, "job": encode(job)}
+        weights = self.weight_bytes or _weight_bytes(job)
+        plan = {"version": self.__version__, "job": encode(job), "weight_bytes": weights}
         output.write_text(json.dumps(plan))
-        return BuildReport(0.0, output.stat().st_size, 0, weight_bytes=self.weight_bytes)
+        return BuildReport(0.0, output.stat().st_size, 0, weight_bytes=weights)
 
     def Runtime(self, logger):
         return SimpleNamespace(deserialize_cuda_engine=lambda content: self._load(bytes(content), logger))
@@ -85,8 +86,14 @@ class FakeTrt:
         if reason:
             logger.log(Severity.ERROR, reason)
             return None
-        self.engines.append(FakeEngine(self, plan["job"], logger))
-        return self.engines[-1]
+        code, pointer = self.cuda.cudaMalloc(plan["weight_bytes"])
+        if code:
+            logger.log(Severity.ERROR, "out of memory")
+            return None
+        engine = FakeEngine(self, plan["job"], logger)
+        weakref.finalize(engine, self.cuda.memory.pop, pointer, None)
+        self.loaded += 1
+        return engine
 
     def Refitter(self, engine, logger):
         return FakeRefitter(engine)
@@ -261,6 +268,11 @@ class FakeRuntimeCache:
 
     def serialize(self):
         return self.content or self.trt.compiled
+
+
+def _weight_bytes(job):
+    taken = job.graph.weights if job.graph.weights_as == "external" else job.constants
+    return sum(int(np.prod(weight.shape)) * ITEM_BYTES[weight.dtype] for weight in taken)
 
 
 def _constant(root, constant):

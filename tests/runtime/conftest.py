@@ -113,6 +113,38 @@ def denoiser_spec(graphs, form: str, blocks: int, file: str, guidance: float = 7
     return b.Denoiser(graphs=graphs, form=form, blocks=blocks, **(values | other))
 
 
+def denoiser_bundle(folder: Path, config: DiTConfig, weights: dict[str, torch.Tensor], form: str, onnx: bool):
+    """A bundle of one denoiser, `task`, over given weights by official key, and the sources of its graphs by file."""
+    folder.mkdir()
+    save_file(weights, folder / "model.safetensors")
+    sources = {f"{source.name}.onnx": source for source in denoiser_graphs(config, form)}
+    for name, source in sources.items():
+        ir.save(export_onnx(distinct(source)), folder / name) if onnx else (folder / name).touch()
+    sha256 = {file: b.file_sha256(folder / file) for file in sources}
+    graphs = {source.name: graph_of(source, file, weights, sha256[file]) for file, source in sources.items()}
+    spec = denoiser_spec(graphs, form, config.blocks, "model.safetensors")
+    files = {"model.safetensors": fingerprint(folder / "model.safetensors")}
+    manifest = b.Manifest(b.SCHEMA, "cosmos", "golden", {}, b.Weights(str(folder), files), {"task": spec})
+    return b.Bundle(folder, manifest, folder), sources
+
+
+def tiny_weights(blocks: int) -> tuple[DiTConfig, dict[str, torch.Tensor]]:
+    """A video denoiser with seeded weights."""
+    config = DiTConfig(blocks, 32, 2, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=24)
+    generator = torch.Generator().manual_seed(0)
+    whole = denoiser_graphs(config, "whole")[0]
+    return config, {
+        whole.weights[name]: torch.randn(value.shape, generator=generator) * 0.2
+        for name, value in whole.module.named_parameters()
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_blocks(tmp_path_factory) -> b.Bundle:
+    """The tiny denoiser of five blocks as ONNX graphs, in block form. Do not change it."""
+    return denoiser_bundle(tmp_path_factory.mktemp("tiny") / "block", *tiny_weights(5), "block", True)[0]
+
+
 @pytest.fixture
 def make_denoiser(tmp_path, monkeypatch):
     """Makes a loaded `DenoiserModel` over given weights by official key, run by torch."""
@@ -120,20 +152,11 @@ def make_denoiser(tmp_path, monkeypatch):
     def make(
         config: DiTConfig, weights: dict[str, torch.Tensor], form: str, guidance: str, onnx: bool = False
     ) -> DenoiserModel:
-        folder = tmp_path / f"{form}-{guidance}-{onnx}"
-        folder.mkdir()
-        save_file(weights, folder / "model.safetensors")
-        sources = {f"{source.name}.onnx": source for source in denoiser_graphs(config, form)}
-        for name, source in sources.items():
-            ir.save(export_onnx(distinct(source)), folder / name) if onnx else (folder / name).touch()
-        graphs = {source.name: graph_of(source, file, weights) for file, source in sources.items()}
-        spec = denoiser_spec(graphs, form, config.blocks, "model.safetensors")
-        files = {"model.safetensors": fingerprint(folder / "model.safetensors")}
-        manifest = b.Manifest(b.SCHEMA, "cosmos", "golden", {}, b.Weights(str(folder), files), {"task": spec})
+        bundle, sources = denoiser_bundle(tmp_path / f"{form}-{guidance}-{onnx}", config, weights, form, onnx)
         if not onnx:
             run_by_torch(monkeypatch, {file: source.module for file, source in sources.items()})
-        opener = components.Opener(b.Bundle(folder, manifest, folder), components.Execution(guidance=guidance))
-        return DenoiserModel(opener, spec)
+        opener = components.Opener(bundle, components.Execution(guidance=guidance))
+        return DenoiserModel(opener, bundle.manifest.denoisers["task"])
 
     return make
 
@@ -149,14 +172,7 @@ def tiny_denoiser(make_denoiser):
     """Makes a video denoiser with seeded weights and any number of blocks."""
 
     def make(blocks: int, form: str, guidance: str, onnx: bool = False) -> DenoiserModel:
-        config = DiTConfig(blocks, 32, 2, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=24)
-        generator = torch.Generator().manual_seed(0)
-        whole = denoiser_graphs(config, "whole")[0]
-        weights = {
-            whole.weights[name]: torch.randn(value.shape, generator=generator) * 0.2
-            for name, value in whole.module.named_parameters()
-        }
-        return make_denoiser(config, weights, form, guidance, onnx)
+        return make_denoiser(*tiny_weights(blocks), form, guidance, onnx)
 
     return make
 

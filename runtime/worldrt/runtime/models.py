@@ -146,7 +146,7 @@ class Models:
         spec = opener.bundle.manifest.vae
         if spec is None:
             raise InputError(f"{opener.bundle.folder}: this bundle has no VAE; export it again with all components")
-        return self._keep(self._key(task, "vae"), lambda: VaeCodec(opener, spec))
+        return self._keep(self._key(task, "vae"), lambda: VaeCodec(opener, spec, lambda: self._let_go(task, "vae")))
 
     def text(self, task: str) -> TextEncoder:
         """One encoder serves two bundles whose weight files are the same."""

@@ -6,7 +6,7 @@ are never copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,19 @@ from worldrt.engine.device import Buffer
 from worldrt.engine.errors import InputError
 from worldrt.engine.session import Call, Session
 from worldrt.runtime.components import Opener
+from worldrt.runtime.staging import again_with_room
 
 Frame = np.ndarray[Any, np.dtype[np.uint8]]
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class VaeCodec:
-    """A loaded VAE. Buffers belong to one encode or decode, so several may be under way at once."""
+    """A loaded VAE. Buffers belong to one encode or decode, so several may be under way at once. `room` is asked to
+    make some where memory is short, and says whether it could."""
 
-    def __init__(self, opener: Opener, spec: Vae) -> None:
+    def __init__(self, opener: Opener, spec: Vae, room: Callable[[], bool] = lambda: False) -> None:
         self.spec = spec
-        self._opener = opener
+        self._opener, self._room = opener, room
         self._graphs: dict[str, tuple[Session, dict[str, Buffer]]] = {}
 
     def load(self, way: str) -> None:
@@ -80,14 +82,18 @@ class VaeCodec:
         """The calls for `count` latents: the first one, then the two bindings of `next` in turn."""
         spatial = self.spec.spatial
         axes = {"batch": 1, "rows": size_px[0] // spatial, "columns": size_px[1] // spatial}
-        call = self._bind(f"{way}_first", axes, {})
-        yield call
-        if count == 1:
-            return
-        there = self._bind(f"{way}_next", axes, _as_inputs(call))
-        back = self._bind(f"{way}_next", axes, _as_inputs(there) | _as_outputs(call))
+        first, *following = again_with_room(lambda: self._bound(way, count, axes), self._room)
+        yield first
         for i in range(count - 1):
-            yield back if i % 2 else there
+            yield following[i % 2]
+
+    def _bound(self, way: str, count: int, axes: Mapping[str, int]) -> list[Call]:
+        """All bindings, before any is run, so that memory which is short is found while room can be made."""
+        first = self._bind(f"{way}_first", axes, {})
+        if count == 1:
+            return [first]
+        there = self._bind(f"{way}_next", axes, _as_inputs(first))
+        return [first, there, self._bind(f"{way}_next", axes, _as_inputs(there) | _as_outputs(first))]
 
     def _bind(self, name: str, axes: Mapping[str, int], given: Mapping[str, Buffer]) -> Call:
         session, weights = self._graph(name)
