@@ -20,9 +20,12 @@ from worldrt.engine.build import build_plan
 from worldrt.engine.bundle import file_sha256, load_bundle, read_manifest, write_manifest
 from worldrt.engine.cache import PlanCache
 from worldrt.engine.jobs import Wish, choose_block_weights, jobs_of
-from worldrt.engine.plans import Target
+from worldrt.engine.plans import BuildJob, Range, Target
 from worldrt.engine.weights import open_weights
 from worldrt.export import cli
+from worldrt.runtime import components
+from worldrt.runtime.components import Execution, Opener
+from worldrt.runtime.engines import Engines
 
 pytestmark = pytest.mark.tensorrt
 trt = pytest.importorskip("tensorrt_rtx")
@@ -133,6 +136,28 @@ def test_the_forms_of_a_transformer_in_blocks(block_bundle, tmp_path, capsys):
     assert held["constants"]["video2world/block 1"] > 1.9 * stored, "2 bytes for each value of a matrix"
     assert held["inputs"]["video2world/block"] < stored / 10
     assert len({row["digest"] for row in rows["constants"]}) == 5, "blocks have weights of their own"
+
+
+@pytest.mark.parametrize("weights", ["inputs", "constants"])
+def test_a_run_looks_for_the_plans_that_an_export_builds(nano_bundle, block_bundle, monkeypatch, weights):
+    seen = []
+
+    def open_session(backend, path, graph, device, *, weight_root, profile, options, **_):
+        told = (options["build"], options["constants"], options["block"])
+        seen.append(BuildJob(backend, graph, path, weight_root, options["precision"], profile, Target(("8.9",)), *told))
+
+    monkeypatch.setattr(components, "open_session", open_session)
+    engines = Engines(profile={"frames": Range(1, 2, 3)}, block_weights=weights)
+    wish = Wish("tensorrt_rtx", Target(("8.9",)), overrides=engines.profile, block_weights=weights)
+    for bundle in map(load_bundle, (nano_bundle, block_bundle)):
+        opener = Opener(bundle, Execution(backend="tensorrt_rtx", engines=engines))
+        for name, component in bundle.manifest.components().items():
+            store = open_weights(bundle, component)
+            expected = jobs_of(bundle, name, store, wish)
+            seen.clear()
+            for job in expected:
+                opener.session(component, Path(job.graph.file).stem, store, job.block or 0)
+            assert seen == expected
 
 
 def test_large_transformers_share_one_block(block_bundle, monkeypatch):
