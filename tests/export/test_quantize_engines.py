@@ -15,7 +15,7 @@ from worldrt.engine.errors import UnsupportedError
 from worldrt.engine.plans import BuildJob, Range, Target
 from worldrt.engine.weights import open_weights
 from worldrt.export.quantize.job import weight_amax
-from worldrt.export.quantize.scheme import FP8, INT8
+from worldrt.export.quantize.scheme import FP8, INT8, MXFP8, NVFP4
 from worldrt.export.quantize.static import chosen, insert, ranged
 
 pytestmark = pytest.mark.tensorrt
@@ -87,6 +87,28 @@ def test_short_sequences_keep_attention_in_half_precision(quantized, tmp_path):
     assert any("attention is not in FP8" in text for text in report.warnings)
     assert not any("FP8" in inputs_of(line) for line in kernels(report, "_gemm_mha"))
     assert any("FP8" in inputs_of(line) for line in kernels(report, "gemm "))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "capabilities", "bytes_each"),
+    [(MXFP8, ("8.9", "12.0"), 1 + 2 / 32), (NVFP4, ("12.0",), 0.5 + 1 / 16)],
+)
+def test_weights_alone_take_the_bytes_of_their_numbers_and_scales(
+    quantized, tmp_path, scheme, capabilities, bytes_each
+):
+    job = quantized(scheme, *capabilities)
+    report = build_plan(job, tmp_path / "plan")
+    model = ir.load(job.path)
+    weights = [node.inputs[0] for node in model.graph if node.op_type == "QuantizeLinear"]
+    numbers = sum(int(np.prod(value.shape.numpy())) for value in weights)
+    everything = sum(int(np.prod(w.shape)) for w in job.graph.weights)
+    in_half_precision = 2 * (everything - numbers)
+    assert report.weight_bytes == pytest.approx(in_half_precision + numbers * bytes_each, rel=0.02)
+
+
+def test_a_gpu_without_fp4_is_named(quantized, tmp_path):
+    with pytest.raises(UnsupportedError, match="FP4 needs Blackwell"):
+        build_plan(quantized(NVFP4, "8.9"), tmp_path / "plan")
 
 
 def test_quantised_weights_are_folded(quantized, half_bundle, tmp_path):

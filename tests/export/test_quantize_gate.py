@@ -135,6 +135,26 @@ def test_half_precision_is_measured_in_float32_on_the_same_weights(half_bundle, 
     assert [step.level for step in made.quality.steps] == [30.0, 0.5] and 1e-4 < made.quality.worst_step < 0.05
 
 
+def test_weights_alone_need_no_ranges(video, calls, tmp_path):
+    """And four bits are worse than the limit allows, until it is loosened."""
+    (line,) = _of_steps(video, calls, tmp_path / "mx", "mxfp8", 1.0)
+    with pytest.raises(InputError, match="x0 is off by"):
+        _of_steps(video, calls, tmp_path / "fp4", "nvfp4", 0.5)
+    (worse,) = _of_steps(video, calls, tmp_path / "fp4", "nvfp4", 4.0)
+    assert "mxfp8" in line and "nvfp4" in worse
+    errors = [load_bundle(tmp_path / name).manifest.denoisers[TASK].quality for name in ("mx", "fp4")]
+    assert 1e-3 < 2 * errors[0].worst_step < errors[1].worst_step and "weights alone" in errors[0].calibration
+
+
+def _of_steps(video, calls, output, kind, limit):
+    """Quantise what has no VAE, so that no frames are made."""
+    alone = output.parent / f"{output.name}-source-{limit}"
+    shutil.copytree(video, alone)
+    manifest = load_bundle(video).manifest
+    write_manifest(alone, replace(manifest, vae=None, text=None, files={}))
+    return job.quantize_bundle(alone, output, job.settings_of(kind, None, calls, 100.0, limit))
+
+
 def test_a_broken_scale_is_refused(video, calls, tmp_path, monkeypatch):
     """Ranges that are sixteen times too small cut most activations off."""
     monkeypatch.setattr(job, "ranges", lambda *a: {name: value / 16 for name, value in ranges(*a).items()})
@@ -232,6 +252,12 @@ def test_mistakes_are_said_before_any_sampling(video, calls, tmp_path, capsys):
     refused("is about --quantize fp8", "--quantize", "int8", "--calibration_percentile", "99")
     assert main(["--bundle", str(video), *fp8]) == 2
     assert "-o" in capsys.readouterr().err
+
+
+def test_blocks_are_refused_before_they_are_traced(tmp_path, capsys):
+    flags = ("--model", "nano", "--form", "block", "--components", TASK, "--quantize", "fp8", "-o", tmp_path / "out")
+    assert main([*map(str, flags)]) == 2
+    assert "video2world would be exported in blocks; say --form whole" in capsys.readouterr().err
 
 
 def test_a_folder_without_the_task_is_refused(tmp_path):

@@ -132,6 +132,8 @@ def _failure(job: BuildJob, errors: list[str]) -> BackendError:
         return UnsupportedError(f"{job.name}: {job.library} has no kernel for it: {said}")
     if _OTHER_GPU in low:
         hint = "FP8 needs compute capability 8.9 or later; older GPUs take trt-export --quantize int8_static"
+        if "fp4" in low:
+            hint = "FP4 needs Blackwell, such as compute capability 12.0; older GPUs take fp8 or int8_static"
         return UnsupportedError(f"{job.name}: {job.library}: {said}; {hint}")
     if any(sign in low for sign in _NO_MEMORY):
         hint = "free some, lower --workspace_gb, or build a block at a time (trt-export --form block)"

@@ -23,6 +23,7 @@ from worldrt.engine.bundle import (
     load_bundle,
     write_manifest,
 )
+from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_folder
 from worldrt.engine.memory import peak_rss_bytes
 from worldrt.engine.weights import fingerprint, open_weights
@@ -81,6 +82,8 @@ def export_bundle(
     with staged_folder(output, overwrite=overwrite) as folder:
         root = checkpoint_root(model, checkpoint, folder, options.seed)
         places, report.notes = locate(model, options, root, dit_path, convert_to)
+        if quantization is not None:
+            _check_forms(places)
         store_root = weights.external_root(root, [file.path for place in places for file in place.found.files])
         save_programs = is_small(places) if torch_program is None else torch_program
         jobs = [job for place in places for job in jobs_of(place, family, options, folder, store_root, save_programs)]
@@ -117,6 +120,13 @@ class _Steps:
 
     def say(self, text: str) -> None:
         self.progress(text, self.done, self.total)
+
+
+def _check_forms(places: Sequence[Place]) -> None:
+    """Raises `InputError` for denoisers that cannot be quantised as they would be exported."""
+    for place in places:
+        if place.part.task and place.form != "whole":
+            raise InputError(f"--quantize: {place.part.name} would be exported in blocks; say --form whole")
 
 
 def _verifies(asked: bool | None, places: Sequence[Place]) -> bool:

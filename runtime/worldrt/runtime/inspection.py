@@ -137,7 +137,7 @@ def _quality(kind: str, quality: dict[str, Any]) -> str:
     blocks = ", ".join(f"{number} {error:.2%}" for number, error in quality["blocks"].items())
     frames = f"{quality['psnr_db']:.1f} dB" if "psnr_db" in quality else "not measured"
     return (
-        f"{kind}, ranges by {quality['calibration']}; x0 off by at most {worst:.2%} (limit {limit:.2%}), "
+        f"{kind}, {quality['calibration']}; x0 off by at most {worst:.2%} (limit {limit:.2%}), "
         f"frames {frames} (limit {quality['psnr_limit_db']:.1f} dB), blocks: {blocks}"
     )
 

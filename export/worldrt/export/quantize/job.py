@@ -182,7 +182,8 @@ class _Story:
         psnr_db = self._psnr_db(task, quantized)
         gate.check_frames(task, psnr_db, limits)
         how = "largest magnitude" if percentile == LARGEST else f"percentile {percentile:g}"
-        how = f"{how} of {len(self.calls[task])} calls"
+        count = f"{len(self.calls[task])} calls"
+        how = f"{how} of {count}" if self.settings.scheme.activations else f"weights alone, judged on {count}"
         return Quality(how, steps, blocks, limits.step_error, limits.psnr_db, psnr_db)
 
     def _psnr_db(self, task: str, quantized: Bundle) -> float | None:
