@@ -134,11 +134,7 @@ class CudaDevice:
 
     def end_capture(self) -> Any:
         """The recorded graph. Raises `BackendError` where something in the capture was not allowed."""
-        try:
-            return self.call("cudaStreamEndCapture", self.stream)
-        except BackendError:
-            self._rt.cudaGetLastError()  # else a later call reports it
-            raise
+        return self.call("cudaStreamEndCapture", self.stream)
 
     def abandon_capture(self) -> None:
         """End a capture whose graph nobody wants."""
@@ -163,6 +159,8 @@ class CudaDevice:
     def call(self, name: str, *args: Any) -> Any:
         """Call the runtime. Its error code becomes a `BackendError`; its result, or a tuple of several, is returned."""
         status, *results = getattr(self._rt, name)(*args)
+        if int(status) != 0:
+            self._rt.cudaGetLastError()  # else a later launch reports it
         if int(status) == _OUT_OF_MEMORY:
             raise self._short(args[0] if name in ("cudaMalloc", "cudaHostAlloc") else 0, host=name == "cudaHostAlloc")
         if int(status) != 0:

@@ -70,6 +70,8 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not 0 < value < 1e6:
             raise InputError(f"--{name}: expected a number of GB above 0, got {value:g}")
+    if args.backend in BACKENDS and not device_of(args).startswith("cuda"):
+        raise InputError(f"--device: {args.backend} runs on NVIDIA GPUs, got {args.device}; say --device cuda")
     if device_of(args) == "cpu":
         if args.gpu_memory is not None:
             raise InputError("--gpu_memory: the device is cpu; say --device cuda")

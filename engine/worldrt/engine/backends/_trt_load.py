@@ -100,6 +100,8 @@ def _deserialise(
     words.clear()
     with plan.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         engine = runtime.deserialize_cuda_engine(content)
+    if engine is None and claim is not None:
+        claim.drop()
     return Engine(trt, engine, runtime, plan, words, claim)
 
 
