@@ -230,6 +230,8 @@ def test_a_graph_that_is_not_the_recorded_one_is_refused(job, tmp_path):
         build_plan(replace(job, path=tmp_path / "empty.onnx"), tmp_path / "toy.plan")
     with pytest.raises(BundleError, match="cannot be read"):
         build_plan(replace(job, path=tmp_path / "nowhere.onnx"), tmp_path / "toy.plan")
+    with pytest.raises(BundleError, match="cannot be read"):
+        check_job(replace(job, path=tmp_path / "nowhere.onnx"))
 
 
 # libraries that are not there, too old, or break

@@ -345,6 +345,12 @@ def test_timings_are_taken_from_and_kept_in_their_file(job, tmp_path):
         assert file.read_bytes() == b"+measured"
 
 
+def test_timings_that_cannot_be_kept_cost_a_warning_and_no_plan(job, tmp_path):
+    (tmp_path / "file").write_text("")
+    plan, report = build(make_library(VERSIONS[2]), job(), timing_cache=tmp_path / "file" / "timing.cache")
+    assert plan == b"plan" and "timings are not kept: " in report.warnings[0]
+
+
 def test_layers_come_from_the_inspector_where_the_log_has_none(job):
     _, report = build(make_library(VERSIONS[-1], says=()), job())
     assert report.layers == ("gemm ONELINE.node_linear: a BFloat16[-1,8] -> b Half[-1,8]",)

@@ -15,11 +15,11 @@ from typing import Any
 from worldrt.engine.build_log import BuildLog, Log, make_logger, read_layers
 from worldrt.engine.build_progress import make_monitor
 from worldrt.engine.builder_config import configure
-from worldrt.engine.errors import BackendError, UnsupportedError, WorldrtError
+from worldrt.engine.errors import BackendError, OutputError, UnsupportedError, WorldrtError
 from worldrt.engine.files import staged_file
 from worldrt.engine.fp8_attention import quantize_softmax
 from worldrt.engine.memory import peak_rss_bytes
-from worldrt.engine.network import Finding, findings, parse_network, strongly_typed
+from worldrt.engine.network import Finding, findings, parse, parse_network, strongly_typed
 from worldrt.engine.plans import BuildJob, BuildReport
 
 _LACKS = ("not supported by a dedicated kernel", "could not find any implementation", "no matching rules")
@@ -62,8 +62,8 @@ def build(
             return _without_fp8_softmax(trt, job, log=log, progress=progress, timing_cache=timing_cache)
         raise failure
     del parser  # it has owned the weights until here
-    if measured:
-        _keep_timings(config, timing_cache)
+    if measured and timing_cache is not None:
+        _keep_timings(config, timing_cache, heard)
     layers = heard.layers or _inspected(trt, logger, plan)
     return plan, BuildReport(
         seconds=time.perf_counter() - begin,
@@ -90,8 +90,8 @@ def find_unsupported(trt: Any, job: BuildJob, log: Log) -> tuple[Finding, ...]:
         builder = trt.Builder(logger)
         network = builder.create_network(strongly_typed(trt))
         parser = trt.OnnxParser(network, logger)
-        taken = parser.parse(job.path.read_bytes(), path=str(job.weight_root / "graph.onnx"))
-    except (RuntimeError, TypeError) as error:
+        taken = parse(parser, job)
+    except (RuntimeError, TypeError, ValueError) as error:
         raise _failure(job, [str(error)]) from error
     found = findings(parser)
     return found if taken or found else (Finding("", "", "the parser gives no reason"),)
@@ -109,10 +109,13 @@ def _take_timings(config: Any, job: BuildJob, file: Path | None) -> bool:
     return False
 
 
-def _keep_timings(config: Any, file: Path | None) -> None:
-    assert file is not None
-    with staged_file(file, overwrite=True) as part:
-        part.write_bytes(bytes(config.get_timing_cache().serialize()))
+def _keep_timings(config: Any, file: Path, heard: BuildLog) -> None:
+    """A place that cannot be written costs time at the next build, not this plan."""
+    try:
+        with staged_file(file, overwrite=True) as part:
+            part.write_bytes(bytes(config.get_timing_cache().serialize()))
+    except OutputError as error:
+        heard.warnings.append(f"timings are not kept: {error}")
 
 
 def _inspected(trt: Any, logger: Any, plan: Any) -> list[str]:

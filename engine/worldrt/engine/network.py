@@ -43,11 +43,20 @@ def parse_network(trt: Any, builder: Any, logger: Any, job: BuildJob) -> tuple[A
     network = builder.create_network(strongly_typed(trt))
     network.name = job.name
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(_onnx(job), path=str(job.weight_root / "graph.onnx")):
+    if not parse(parser, job):
         raise _refused(job, parser)
     _check_interface(trt, network, job)
     allow_decomposition(trt, network)
     return network, parser
+
+
+def parse(parser: Any, job: BuildJob) -> bool:
+    """Have a parser read a job's graph; whether it takes all of it. Raises `BundleError` where the file is not there."""
+    try:
+        onnx = with_constants(job.path.read_bytes(), job.constants)
+    except OSError as error:
+        raise BundleError(f"{job.path}: cannot be read: {error.strerror}") from error
+    return bool(parser.parse(onnx, path=str(job.weight_root / "graph.onnx")))  # external data lies beside such a file
 
 
 def findings(parser: Any) -> tuple[Finding, ...]:
@@ -79,13 +88,6 @@ def allow_decomposition(trt: Any, network: Any) -> None:
 def _unfused(trt: Any, query: Any) -> bool:
     """Whether attention over a query (batch, heads, length, size) has no fused kernel in any version."""
     return query.dtype == trt.DataType.FLOAT or int(query.shape[-1]) > _LARGEST_FUSED_HEAD
-
-
-def _onnx(job: BuildJob) -> bytes:
-    try:
-        return with_constants(job.path.read_bytes(), job.constants)
-    except OSError as error:
-        raise BundleError(f"{job.path}: cannot be read: {error.strerror}") from error
 
 
 def _refused(job: BuildJob, parser: Any) -> BackendError:
