@@ -76,7 +76,7 @@ def test_a_device_that_is_not_there():
         CudaDevice(2, FakeCuda())
     runtime = FakeCuda()
     runtime.fail["cudaGetDeviceCount"] = 35
-    with pytest.raises(BackendError, match=r"cuda:0: no GPU can be used here \(35\); use --device cpu"):
+    with pytest.raises(BackendError, match=r"cuda:0: no GPU can be used here \(35\); mend the driver"):
         CudaDevice(0, runtime)
     with pytest.raises(BackendError, match="expected cpu, cuda or cuda:<number>"):
         open_device("tpu")

@@ -226,9 +226,8 @@ def test_a_run_that_the_library_refuses(gpu):
         call.run()
 
 
+@pytest.mark.parametrize("bundle_folder", ["inputs"], indirect=True)
 def test_constants_take_the_place_of_weight_inputs(gpu):
-    if not gpu.weights:
-        pytest.skip("the weights are in the graph")
     constants = constants_of(gpu.graph, gpu.store, 0)
     session = gpu.open(constants=constants, block=0)
     x = rows(3)
@@ -251,10 +250,9 @@ class OtherWeights(WeightStore):
 OTHER = np.ascontiguousarray(W[::-1] * 2)
 
 
+@pytest.mark.parametrize("bundle_folder", ["external"], indirect=True)
 @pytest.mark.parametrize("options", [BuildOptions(refit=True), BuildOptions(strip=True)])
 def test_weights_are_refitted_by_name(gpu, options):
-    if gpu.weights:
-        pytest.skip("the weights are inputs")
     x = rows(3)
     plain = gpu.open(build=options)
     np.testing.assert_allclose(gpu.compute(plain, x), x @ W, rtol=1e-6, atol=1e-6)

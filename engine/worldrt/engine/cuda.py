@@ -38,7 +38,10 @@ class CudaDevice:
         status, count = self._rt.cudaGetDeviceCount()
         if int(status) != 0:
             reason = getattr(status, "name", status)
-            raise BackendError(f"{self.name}: no GPU can be used here ({reason}); use --device cpu, or mend the driver")
+            raise BackendError(
+                f"{self.name}: no GPU can be used here ({reason}); mend the driver, or run on the CPU: "
+                "--backend onnxruntime --device cpu"
+            )
         if index >= count:
             raise BackendError(f"{self.name}: this machine has {count} CUDA device(s)")
         self.call("cudaSetDevice", index)
