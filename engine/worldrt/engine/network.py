@@ -51,7 +51,7 @@ def parse_network(trt: Any, builder: Any, logger: Any, job: BuildJob) -> tuple[A
 
 
 def parse(parser: Any, job: BuildJob) -> bool:
-    """Have a parser read a job's graph; whether it takes all of it. Raises `BundleError` where the file is not there."""
+    """Have a parser read a graph; whether it takes all of it. Raises `BundleError` where there is no such file."""
     try:
         onnx = with_constants(job.path.read_bytes(), job.constants)
     except OSError as error:
