@@ -131,7 +131,7 @@ def test_sessions_share_scratch_that_grows(gpu):
 
 def test_axes_outside_the_profile(gpu):
     session = gpu.open()
-    with pytest.raises(ShapeError, match=r"axis 'batch': the engine takes 1 to 8, got 9.*--profile batch=1:9:9"):
+    with pytest.raises(ShapeError, match=r"axis 'batch': the engine takes 1 to 8, got 9.*--profile text.batch=1:9:9"):
         session.bind({"batch": 9}, gpu.weights)
 
 

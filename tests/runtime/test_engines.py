@@ -221,10 +221,12 @@ def test_streamed_weights_of_the_whole_form_are_not_captured(gpu, expected, capl
 
 
 def test_a_size_outside_the_profile_says_how_to_have_it(gpu):
-    model = gpu().model(profile=PROFILE | {"frames": Range(1, 1, 2)})
-    with pytest.raises(
-        ShapeError, match=r"embed.onnx: axis 'frames': the engine takes 1 to 2, got 3.*--profile frames=1:3:3"
-    ):
+    model = gpu().model(profile=PROFILE | {"frames": Range(1, 1, 2), "columns": Range(2, 2, 2)})
+    text = (
+        r"embed.onnx: axis 'frames': the engine takes 1 to 2, got 3; axis 'columns': the engine takes 2 to 2, got 3.*"
+        r"--profile frames=1:3:3 columns=2:3:3"
+    )
+    with pytest.raises(ShapeError, match=text):
         model.bind(SHAPE, guided=True)
 
 

@@ -114,14 +114,20 @@ class TrtSession(Session):
     def _check_ranges(self, buffers: Mapping[str, Buffer]) -> None:
         specs = (*self.graph.inputs, *self.graph.outputs)
         axes = solve_axes(specs, {name: buffer.shape for name, buffer in buffers.items()})
-        for name, size in axes.items():
-            taken = self.job.profile.get(name)
-            if taken is not None and not taken.min <= size <= taken.max:
-                low, high = min(taken.min, size), max(taken.max, size)
-                raise ShapeError(
-                    f"{self.graph.file}: axis '{name}': the engine takes {taken.min} to {taken.max}, got {size}. Have "
-                    f"another built: --profile {name}={low}:{size}:{high}"
-                )
+        ranges = self.job.profile
+        outside = [name for name, n in axes.items() if name in ranges and not ranges[name].min <= n <= ranges[name].max]
+        if outside:
+            told = (f"'{n}': the engine takes {ranges[n].min} to {ranges[n].max}, got {axes[n]}" for n in outside)
+            raise ShapeError(
+                f"{self.graph.file}: axis {'; axis '.join(told)}. Have another engine built: "
+                f"--profile {' '.join(self._wider(name, axes[name]) for name in outside)}"
+            )
+
+    def _wider(self, name: str, size: int) -> str:
+        """A range that holds a size too, as the flag spells it: of the component whose folder the graph lies in."""
+        taken, (component, slash, _) = self.job.profile[name], self.graph.file.partition("/")
+        own = f"{component}." if slash else ""
+        return f"{own}{name}={min(taken.min, size)}:{size}:{max(taken.max, size)}"
 
     def _context(self, shapes: Shapes) -> _Context:
         context = self._ready.get(shapes)
