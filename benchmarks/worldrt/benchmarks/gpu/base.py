@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,6 +95,18 @@ def relative_error(actual: Any, reference: Any) -> float:
     """The largest difference of two torch tensors over the largest value, in float64."""
     a, r = actual.double().cpu(), reference.double().cpu()
     return float((a - r).abs().max() / r.abs().max())
+
+
+def absent(*names: str) -> list[str]:
+    """Those of some packages that cannot be imported here; none is imported."""
+
+    def found(name: str) -> bool:
+        try:
+            return importlib.util.find_spec(name) is not None
+        except (ImportError, ValueError):
+            return False
+
+    return [name for name in names if not found(name)]
 
 
 def first_line(failure: BaseException) -> str:

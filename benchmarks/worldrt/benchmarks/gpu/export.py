@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
-from worldrt.benchmarks.gpu.base import ROOT, CheckError, Made, MissingError, Setup
+from worldrt.benchmarks.gpu.base import ROOT, CheckError, Made, MissingError, Setup, absent
 from worldrt.benchmarks.processes import CALL
 from worldrt.benchmarks.results import Table
 
@@ -18,9 +17,9 @@ SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 def run(setup: Setup) -> Iterator[Made]:
     """All at once; raises `MissingError` where the packages are not there, `CheckError` where an export fails."""
-    absent = [name for name in NEEDS if importlib.util.find_spec(name) is None]
-    if absent:
-        raise MissingError(f"{', '.join(absent)} not installed; give a bundle made elsewhere (BUNDLE=folder)")
+    missing = absent(*NEEDS)
+    if missing:
+        raise MissingError(f"{', '.join(missing)} not installed; give a bundle made elsewhere (BUNDLE=folder)")
     start = time.perf_counter()
     wanted = {name: path for name, path in setup.bundles.items() if not (path / "bundle.json").is_file()}
     running = {name: subprocess.Popen(_command(name, str(path)), cwd=ROOT) for name, path in wanted.items()}

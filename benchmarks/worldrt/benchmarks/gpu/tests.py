@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
-from worldrt.benchmarks.gpu.base import ROOT, CheckError, Made, MissingError, Setup
+from worldrt.benchmarks.gpu.base import ROOT, CheckError, Made, MissingError, Setup, absent
 from worldrt.benchmarks.results import Table
 
 NOTHING_COLLECTED = 5
@@ -17,7 +16,7 @@ NOTHING_COLLECTED = 5
 
 def run(setup: Setup) -> Iterator[Made]:
     """On `cpu` they are collected, and skip. Raises `CheckError` where one fails."""
-    if importlib.util.find_spec("pytest") is None:
+    if absent("pytest"):
         raise MissingError("pytest is not installed")
     folders = ["tests/gpu", "tests/kernels"]
     command = [sys.executable, "-m", "pytest", *folders, "-m", "gpu and not slow", "-p", "no:cacheprovider", "-q"]
