@@ -5,7 +5,7 @@ import pytest
 
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import host_buffer
-from worldrt.engine.errors import DeviceMemoryError
+from worldrt.engine.errors import BackendError, DeviceMemoryError
 from worldrt.engine.graphs import StepGraphs
 from worldrt.engine.prefetch import BlockWeights
 
@@ -124,6 +124,15 @@ def test_released_weights_are_shared_out_anew():
     chain.weights.of(0)
     chain.weights.settle()
     assert chain.weights.resident == 1
+
+
+def test_a_binding_from_before_a_release_does_not_run_on_other_weights():
+    chain = Chain(5, 2)
+    chain.body()
+    chain.weights.release()
+    chain.weights.settle()
+    with pytest.raises(BackendError, match="have left the device since"):
+        chain.body()
 
 
 def test_too_little_for_two_blocks():

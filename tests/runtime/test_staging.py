@@ -78,6 +78,15 @@ def test_a_gpu_that_is_too_small_for_one_model(draw):
         draw(total_bytes=15_000_000)
 
 
+def test_closed_models_hold_nothing_but_scratch(draw):
+    watched, _ = draw(cuda_graphs="on")
+    device = watched.models.execution.opened_device
+    watched.models.close()
+    assert watched.cuda.used_bytes == device.scratch.nbytes == device.held_bytes
+    device.scratch.drop()
+    assert watched.cuda.used_bytes == 0
+
+
 def test_a_build_is_told_of(draw):
     watched, _ = draw()
     assert ("build text/encode", 50) in watched.built and ("build text2image/denoise", 50) in watched.built

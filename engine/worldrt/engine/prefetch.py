@@ -15,6 +15,7 @@ import numpy as np
 
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Buffer
+from worldrt.engine.errors import BackendError
 from worldrt.engine.tensors import size_bytes
 
 SLOTS = 2
@@ -36,7 +37,8 @@ class BlockWeights:
         self._resident: list[Buffer] = []
         self._pinned: list[Buffer] = []
         self._slots: list[Buffer] = []
-        self._settled = self._primed = False
+        self.settled = self._primed = False
+        self._generation = 0
         self._free = [device.event() for _ in range(SLOTS)]
         self._copied = [device.event() for _ in range(SLOTS)]
         self._under_way: set[int] = set()
@@ -48,16 +50,16 @@ class BlockWeights:
 
     def of(self, block: int) -> dict[str, Buffer]:
         """Where the weights of a block are when it runs."""
-        if self._settled and block < self.resident:
+        if self.settled and block < self.resident:
             return self._tensors(self._resident[block])
-        if not self._slots:
-            self._slots = [self._memory() for _ in range(min(SLOTS, len(self._host)))]
+        self._have_slots()
         return self._tensors(self._slots[max(0, block - self.resident) % len(self._slots)])
 
     def settle(self) -> None:
         """Share out the memory that the device has left. Raises `DeviceMemoryError`."""
-        if self._settled:
+        if self.settled:
             return
+        self._have_slots()
         room = self._device.free_bytes() - (RESERVE_BYTES if self._device.limit_bytes is None else 0)
         count = len(self._host)
         if room + len(self._slots) * self.block_bytes >= count * self.block_bytes:
@@ -66,17 +68,21 @@ class BlockWeights:
             resident = max(0, room // self.block_bytes)
         self._resident = [self._uploaded(block) for block in range(resident)]
         self._pinned = [self._pin(block) for block in range(resident, count)]
-        self._settled, self._primed = True, False
+        self.settled, self._primed = True, False
 
     def release(self) -> bool:
         """Let all memory go, to be settled anew; False where there was none."""
-        held = self._settled or bool(self._slots)
-        self._resident, self._pinned, self._slots, self._settled = [], [], [], False
+        held = self.settled or bool(self._slots)
+        self._generation += 1
+        self._resident, self._pinned, self._slots, self.settled = [], [], [], False
         return held
 
     def call(self, block: int, run: Callable[[], None]) -> Callable[[], None]:
-        """A block's run that waits for its weights, and has the next ones of its slot fetched when it is done."""
-        return run if block < self.resident or not self._settled else partial(self._run, block - self.resident, run)
+        """A block's run that waits for its weights, and has the next ones of its slot fetched when it is done. It
+        serves until `release`."""
+        if block < self.resident or not self.settled:
+            return run
+        return partial(self._run, self._generation, block - self.resident, run)
 
     def begin(self) -> None:
         """At the start of every step: the first blocks are in their slots, or are fetched."""
@@ -92,7 +98,9 @@ class BlockWeights:
         self._under_way.clear()
         self._primed = True
 
-    def _run(self, index: int, run: Callable[[], None]) -> None:
+    def _run(self, generation: int, index: int, run: Callable[[], None]) -> None:
+        if generation != self._generation:
+            raise BackendError("the weights of this binding have left the device since; bind the denoiser again")
         slot = index % len(self._slots)
         if slot in self._under_way:
             self._copied[slot].hold(self._device.stream)
@@ -110,6 +118,10 @@ class BlockWeights:
         self._device.copy_beside(self._slots[slot], self._pinned[index])
         self._copied[slot].record(self._device.copy_stream)
         self._under_way.add(slot)
+
+    def _have_slots(self) -> None:
+        if not self._slots:
+            self._slots = [self._memory() for _ in range(min(SLOTS, len(self._host)))]
 
     def _memory(self) -> Buffer:
         return self._device.empty((self.block_bytes,), "uint8")

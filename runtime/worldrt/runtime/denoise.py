@@ -116,7 +116,7 @@ class DenoiserModel:
         batch = 2 if together else 1
         pool = _Pool(self.device, self._axes(shape, batch))
         branches = ("both",) if together else ("cond", "uncond") if guided else ("cond",)
-        if self._blocks is not None:  # everything else first, then the weights share what memory is left
+        if self._blocks is not None and not self._blocks.settled:  # all else first: weights share what memory is left
             for branch in branches:
                 list(self._chain(pool, branch))
             self._blocks.settle()
