@@ -148,11 +148,30 @@ def test_the_tables_name_failures_and_times(nano_bundle, capsys):
         (["--backends", "onnxruntime,null", "--tolerance", "0"], "--tolerance: expected a number above 0"),
         (["--backends", "onnxruntime,null", "--tolerance", "float8=1"], "--tolerance: expected a number above 0"),
         (["--backends", "onnxruntime,null", "--steps", "0"], "--steps: expected 1 or more"),
+        (["--backends", "onnxruntime,null+block_weights=constants"], "--block_weights: it is about engines"),
     ],
 )
 def test_mistakes_are_one_line(nano_bundle, arguments, words, capsys):
     assert main(["compare", "--bundle", str(nano_bundle), *arguments]) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_flags_of_runs_reach_the_models(nano_bundle, monkeypatch):
+    opened = []
+    load = Models.open
+
+    def opening(*places, **execution):
+        opened.append(execution)
+        return load(*places, **execution)
+
+    monkeypatch.setattr(Models, "open", opening)
+    backends = "onnxruntime,onnxruntime+threads=1+cfg=sequential+offload+use_cuda_graphs=off"
+    arguments = ["--backends", backends, "--bundle", str(nano_bundle), "--components", "text", "--rounds", "0"]
+    assert main(["compare", *arguments]) == 0
+    first, second = opened
+    assert (first["guidance"], first["options"], first["cuda_graphs"]) == ("batched", {}, "auto")
+    assert (second["guidance"], second["options"]) == ("sequential", {"threads": 1})
+    assert second["offload"] is True and second["cuda_graphs"] == "off" and second["device"] == "cpu"
 
 
 def test_inputs_depend_on_the_seed_and_on_nothing_else(nano_bundle):

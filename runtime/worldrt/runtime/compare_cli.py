@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from worldrt.engine.bundle import Manifest
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
-from worldrt.runtime import compare, probes
+from worldrt.runtime import compare, engine_flags, probes
 from worldrt.runtime.compare import TOLERANCES, Comparison
 from worldrt.runtime.models import Models
 from worldrt.runtime.probes import Case, Part
@@ -31,7 +31,8 @@ def add(commands: Any) -> None:
     parser.set_defaults(verb="compare")
     add = parser.add_argument
     add("--backends", required=True, metavar="A,B", help="the first is the reference; each NAME[:DEVICE], then any "
-        "+OPTION[=VALUE] of the backend, as in onnxruntime:cpu,tensorrt:cuda,torch:cuda:1+compile")  # fmt: skip
+        "+OPTION[=VALUE] of the backend or of trt-run for GPUs and engines, as in "
+        "onnxruntime:cpu,torch:cuda:1+compile,tensorrt:cuda+block_weights=constants+cfg=sequential")  # fmt: skip
     add("--bundle", required=True, metavar="DIR")
     add("--checkpoint", metavar="DIR", help="where the weights of the bundle lie now")
     add("--reference_bundle", metavar="DIR", help="the same model for the first backend, as in float32")
@@ -103,7 +104,22 @@ def _open(args: argparse.Namespace, spec: str, *, first: bool) -> Models:
     name, device, options = parse_backend(spec)
     own = first and args.reference_bundle
     bundle, checkpoint = (args.reference_bundle, None) if own else (args.bundle, args.checkpoint)
-    return Models.open([Path(bundle)], [checkpoint], backend=name, device=device, options=options)
+    flags, options = _of_runs(name, device, options)
+    run = {"guidance": flags.cfg, **engine_flags.execution(flags)}
+    return Models.open([Path(bundle)], [checkpoint], backend=name, options=options, **run)
+
+
+def _of_runs(backend: str, device: str, options: Mapping[str, Any]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The options that are GPU flags of `trt-run`, parsed as these are, and those of the backend."""
+    parser = Parser(prog="trt-run compare --backends", add_help=False)
+    parser.add_argument("--cfg", choices=("batched", "sequential"), default="batched")
+    engine_flags.add(parser)
+    parser.set_defaults(backend=backend, device=device)
+    known = {action.dest for action in parser._actions}
+    given = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items() if key in known]
+    flags = parser.parse_args(given)
+    engine_flags.check(flags)
+    return flags, {key: value for key, value in options.items() if key not in known}
 
 
 def _chosen(manifests: Sequence[Manifest], names: Sequence[str] | None) -> list[Part]:

@@ -46,7 +46,7 @@ STEPS = (
     Step("components", 45),
     Step("block", 60),
     Step("graphs", 40),
-    *(Step(f"backend:{name}", 75, True) for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")),
+    *(Step(f"backend:{name}", 90, True) for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")),
     Step("tests", 90, True),
     Step("backend:torch+compile", 75, True),
 )
@@ -108,9 +108,15 @@ class Suite:
         setup = replace(self._setup, argument=step.name.partition(":")[2])
         given.write_text(json.dumps(encode(setup)), encoding="utf-8")
         self._progress(f"gpu suite: {step.name} on {setup.device}, {self._left_s():.0f} s left")
+        plans = {"WORLDRT_PLAN_CACHE": str(self._setup.scratch / "plans")}
         with log.open("wb") as said:
             process = subprocess.Popen(
-                _command(step, given, result), stdout=said, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+                _command(step, given, result),
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={**os.environ, **plans},
+                start_new_session=True,
             )
         start = time.monotonic()
         return _Running(step, process, result, log, start, start + min(step.limit_s, self._left_s()))
