@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -11,8 +12,10 @@ from worldrt.engine import cache_folder
 from worldrt.engine.bundle import Graph
 from worldrt.engine.cache import PlanCache
 from worldrt.engine.errors import BackendError, CheckpointError, InputError, OutputError
+from worldrt.engine.locks import Hold
 from worldrt.engine.obtain import obtain_plan, reject_plan
 from worldrt.engine.plans import BuildJob, BuildReport, Range, Target
+from worldrt.engine.record import damage
 from worldrt.engine.tensors import TensorSpec
 
 LIMIT = 1_000_000
@@ -213,6 +216,66 @@ def test_a_plan_that_is_being_loaded_stays(tmp_path, make_job, builder):
     assert cache.remove(held.key.digest)
 
 
+def test_who_claims_a_plan_that_is_being_removed_waits_and_finds_it_gone(cache, make_job, builder, monkeypatch):
+    plan = obtain(make_job(), cache, builder)
+    clear, claims = cache._clear, []
+
+    def slow(digest):
+        claimant = threading.Thread(target=lambda: claims.append(_claim(plan.path)))
+        claimant.start()
+        claimant.join(0.2)
+        assert claims == [], "the claim waits"
+        clear(digest)
+        threads.append(claimant)
+
+    threads = []
+    monkeypatch.setattr(cache, "_clear", slow)
+    assert cache.remove(plan.key.digest)
+    threads[0].join(5)
+    assert claims == ["gone"]
+
+
+def _claim(path):
+    try:
+        Hold(path)
+    except FileNotFoundError:
+        return "gone"
+    return "held"
+
+
+def test_verifying_does_not_call_what_is_removed_meanwhile_damaged(cache, make_job, builder, monkeypatch):
+    for most in (1, 2):
+        obtain(make_job(most), cache, builder)
+
+    def removed_meanwhile(entry, key=None):
+        entry.plan.unlink(missing_ok=True)
+        entry.plan.with_suffix(".json").unlink(missing_ok=True)
+        return damage(entry, key)
+
+    monkeypatch.setattr("worldrt.engine.cache.damage", removed_meanwhile)
+    assert list(cache.verify()) == []
+
+
+def test_what_cannot_be_removed_is_an_error_of_one_line(cache, make_job, builder):
+    plan = obtain(make_job(), cache, builder)
+    plan.path.unlink()
+    plan.path.mkdir()
+    with pytest.raises(OutputError, match=r"\.plan: cannot be removed"):
+        obtain(make_job(), cache, builder)
+
+
+def test_what_was_read_of_the_weights_is_remembered_even_if_the_build_fails(cache, make_job, monkeypatch):
+    saved = []
+    monkeypatch.setattr(cache.hashes, "save", lambda: saved.append(True))
+
+    def fail(job, output, *, progress):
+        raise BackendError("no kernel")
+
+    with pytest.raises(BackendError):
+        obtain_plan(make_job(), cache, library_version="1", build=fail)
+    assert saved
+
+
 def test_a_plan_whose_lock_is_held_stays(tmp_path, make_job, builder):
     cache = PlanCache(tmp_path / "plans", 0)
     plan = obtain(make_job(1), cache, builder)
@@ -281,6 +344,9 @@ def test_the_environment_names_the_folder_and_the_limit(tmp_path, monkeypatch):
         monkeypatch.setenv(cache_folder.LIMIT_VARIABLE, wrong)
         with pytest.raises(InputError, match=r"\$WORLDRT_PLAN_CACHE_GB"):
             PlanCache()
+    monkeypatch.setenv(cache_folder.VARIABLE, "~nobody-of-that-name/plans")
+    with pytest.raises(InputError, match=r"\$WORLDRT_PLAN_CACHE: no home folder for '~nobody-of-that-name/plans'"):
+        PlanCache()
 
 
 def test_what_was_compiled_of_a_plan_counts_and_goes_with_it(cache, make_job, builder):

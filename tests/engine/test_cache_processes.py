@@ -20,6 +20,7 @@ import os, sys, time
 from pathlib import Path
 from worldrt.engine.bundle import Graph
 from worldrt.engine.cache import PlanCache
+from worldrt.engine.files import staged_file
 from worldrt.engine.obtain import obtain_plan
 from worldrt.engine.plans import BuildJob, BuildReport, Range, Target
 from worldrt.engine.tensors import TensorSpec
@@ -31,10 +32,11 @@ job = BuildJob("tensorrt_rtx", graph, root / "toy.onnx", root, "float16", {"batc
 def build(job, output, *, progress):
     with (root / "builds").open("a") as log:
         log.write(f"{os.getpid()}\\n")
-    output.write_bytes(b"half")
-    print("building", flush=True)
-    time.sleep(0.5 if kind == "sound" else 60)
-    output.write_bytes(b"plan" * 1000)
+    with staged_file(output, overwrite=True) as part:  # as the real builder does
+        part.write_bytes(b"half")
+        print("building", flush=True)
+        time.sleep(0.5 if kind == "sound" else 60)
+        part.write_bytes(b"plan" * 1000)
     return BuildReport(0.5, 4000, 1)
 
 plan = obtain_plan(job, PlanCache(root / "plans"), library_version="1", build=build)
@@ -100,7 +102,7 @@ def test_what_a_killed_builder_left_is_swept_away(root):
     assert process.stdout.readline() == "building\n"
     cache = PlanCache(root / "plans")
     cache.sweep()
-    assert len(list(cache.folder.iterdir())) == 3, "a lock, and a plan and a record in the making"
+    assert len(list(cache.folder.iterdir())) == 4, "a lock, and a record and a plan (twice) in the making"
     process.kill()
     process.communicate()
     cache.sweep()

@@ -25,7 +25,7 @@ from worldrt.engine.cache_folder import check_folder, default_folder, default_li
 from worldrt.engine.content import ContentHashes, digest_of, file_hash
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.engine.files import staged_file
-from worldrt.engine.locks import file_lock, is_held
+from worldrt.engine.locks import file_lock, is_held, unheld
 from worldrt.engine.plan_key import PlanKey
 from worldrt.engine.plans import BuildReport
 from worldrt.engine.record import Entry, Record, damage, read_record, write_record
@@ -33,7 +33,7 @@ from worldrt.engine.schema import encode
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
-_LEFT = re.compile(r"\.?([0-9a-f]{64})(?:-.*|\.lock)")
+_LEFT = re.compile(r"\.*([0-9a-f]{64})(?:-.*|\.lock)")  # a staged file of a staged file has two dots
 _log = logging.getLogger(__name__)
 
 
@@ -118,11 +118,10 @@ class PlanCache:
     def remove(self, digest: str) -> bool:
         """Remove an entry, unless it is being built or loaded. Raises `OutputError` where it cannot be removed."""
         try:
-            with file_lock(self._lock(digest), wait=False) as got:
-                if not got or is_held(self.plan_path(digest)):
-                    return False
-                self._clear(digest)
-                return True
+            with file_lock(self._lock(digest), wait=False) as got, unheld(self.plan_path(digest)) as free:
+                if got and free:
+                    self._clear(digest)
+                return got and free
         except OSError as error:
             raise OutputError(f"{self.folder}: nothing can be removed: {error.strerror}") from error
 
@@ -143,22 +142,33 @@ class PlanCache:
     def verify(self) -> Iterator[tuple[Entry, str | None]]:
         """Every entry that is not being built just now, and what is wrong with it or None. Reads all plans whole."""
         for entry in self.entries():
+            found: Entry | None = entry
             reason = damage(entry)
-            if reason is None or not self.is_locked(entry.digest):
-                yield entry, reason
+            if reason is not None:  # or it was made or removed while it was read
+                with suppress(OSError), file_lock(self._lock(entry.digest), wait=False) as got:
+                    found = self.entry(entry.digest) if got else None
+                    reason = None if found is None else damage(found)
+            if found is not None:
+                yield found, reason
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
         left = {found[1] for path in _listed(self.folder) if (found := _LEFT.fullmatch(path.name))}
         for digest in left:
             with suppress(OSError), file_lock(self._lock(digest), wait=False) as got:
-                for path in self.folder.glob(f".{digest}-*") if got else ():
+                for path in self._staged(digest) if got else ():
                     path.unlink(missing_ok=True)
 
     def _clear(self, digest: str) -> None:
-        """Remove everything under a digest, also what a killed process left."""
-        for path in (*self._paths(digest), *self.folder.glob(f".{digest}-*")):
-            path.unlink(missing_ok=True)
+        """Remove everything under a digest, also what a killed process left. Raises `OutputError`."""
+        for path in (*self._paths(digest), *self._staged(digest)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be removed: {error.strerror}") from error
+
+    def _staged(self, digest: str) -> Iterator[Path]:
+        return self.folder.glob(f".*{digest}-*")
 
     def entry(self, digest: str) -> Entry | None:
         """What lies under a digest, sound or not; None where nothing does."""

@@ -16,15 +16,16 @@ DEFAULT_LIMIT_GB = 64.0
 def default_folder() -> Path:
     """$WORLDRT_PLAN_CACHE, or `worldrt/plans` in $XDG_CACHE_HOME or ~/.cache. Raises `InputError` without a home."""
     named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # the standard has relative ones ignored
-        return Path(base, "worldrt", "plans")
     try:
+        if named:
+            return Path(named).expanduser()
+        if os.path.isabs(base):  # the standard has relative ones ignored
+            return Path(base, "worldrt", "plans")
         return Path.home() / ".cache" / "worldrt" / "plans"
     except RuntimeError:
-        raise InputError(f"no home folder to keep engine plans in; name a folder in ${VARIABLE}") from None
+        lack = f"${VARIABLE}: no home folder for '{named}'" if named else "no home folder to keep engine plans in"
+        raise InputError(f"{lack}; name a folder in ${VARIABLE}") from None
 
 
 def default_limit_bytes() -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -49,22 +50,32 @@ class Hold:
     """A shared claim on a file that is being read: it lasts until `release`, or until nothing refers to it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `OSError` where the file cannot be opened."""
+        """Raises `OSError` where the file cannot be opened, or was removed while it was claimed."""
         self._file = path.open("rb", buffering=0)
-        with suppress(OSError):  # a file system without locks, or one who is about to remove the file
-            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._file, fcntl.LOCK_SH)  # who is about to remove the file is waited for
+        if not _is(path, self._file.fileno()):
+            self._file.close()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     def release(self) -> None:
         self._file.close()
 
 
-def is_held(path: Path) -> bool:
-    """Whether a `Hold` of any process is on a file."""
-    try:
-        with path.open("rb", buffering=0) as file:
+@contextmanager
+def unheld(path: Path) -> Iterator[bool]:
+    """Whether no `Hold` of any process is on a file; meanwhile none gets on it."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb", buffering=0))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+            free = True
+        except OSError as error:
+            free = isinstance(error, FileNotFoundError)
+        yield free
+
+
+def is_held(path: Path) -> bool:
+    """Whether a `Hold` of any process, or a lock, is on a file."""
+    with unheld(path) as free:
+        return not free

@@ -48,14 +48,16 @@ def obtain_plan(
     """
     started = time.perf_counter()
     key = plan_key(job, library_version, cache.hashes)
-    plan = _found(cache, key, started)
-    if plan is None:
-        if progress is not None and cache.is_locked(key.digest):
-            progress("waiting for another process that builds it", 0.0)
-        with cache.lock(key.digest):
-            plan = _found(cache, key, started) or _built(job, cache, key, progress, build, started)
-    cache.hashes.save()
-    return plan
+    try:
+        plan = _found(cache, key, started)
+        if plan is None:
+            if progress is not None and cache.is_locked(key.digest):
+                progress("waiting for another process that builds it", 0.0)
+            with cache.lock(key.digest):
+                plan = _found(cache, key, started) or _built(job, cache, key, progress, build, started)
+        return plan
+    finally:  # also where the build failed: reading all weights takes long
+        cache.hashes.save()
 
 
 def reject_plan(plan: Plan, cache: PlanCache, reason: str) -> None:
