@@ -6,6 +6,7 @@ nodes of the graph and reach the library whole.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,10 @@ _OTHER_GPU = "hw-specific datatypes"
 _NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "memory allocation", "resource temporarily unavailable")
 
 
+class _NoFp8AttentionError(Exception):
+    """No kernel was found, maybe for want of one that has its softmax in FP8."""
+
+
 def build(
     trt: Any,
     job: BuildJob,
@@ -34,14 +39,28 @@ def build(
     log: Log = lambda severity, text: None,
     progress: Callable[[str, float], bool] = lambda text, done: True,
     timing_cache: Path | None = None,
-    fp8_softmax: bool = True,
 ) -> tuple[Any, BuildReport]:
     """The bytes of a job's plan (a buffer) and what the build took. `progress` says whether to go on.
 
-    Attention over FP8 is tried with its softmax in FP8 (`fp8_softmax`), and without where there is no kernel for that.
-
+    Attention over FP8 is tried with its softmax in FP8, and without where there is no kernel for that.
     Raises `UnsupportedError` for nodes, options or kernels that the library lacks, `BackendError` for the rest.
     """
+    with contextlib.suppress(_NoFp8AttentionError):
+        return _build(trt, job, log, progress, timing_cache, fp8_softmax=True)
+    plan, report = _build(trt, job, log, progress, timing_cache, fp8_softmax=False)
+    said = "attention is not in FP8: no kernel for these lengths; the shortest sequence of a profile should be 32"
+    return plan, replace(report, warnings=(*report.warnings, said))
+
+
+def _build(
+    trt: Any,
+    job: BuildJob,
+    log: Log,
+    progress: Callable[[str, float], bool],
+    timing_cache: Path | None,
+    *,
+    fp8_softmax: bool,
+) -> tuple[Any, BuildReport]:
     begin, heard = time.perf_counter(), BuildLog(log)
     logger = make_logger(trt, heard)
     try:
@@ -59,7 +78,7 @@ def build(
     if plan is None:
         failure = _failure(job, heard.errors)
         if quantized and isinstance(failure, UnsupportedError) and _OTHER_GPU not in str(failure).lower():
-            return _without_fp8_softmax(trt, job, log=log, progress=progress, timing_cache=timing_cache)
+            raise _NoFp8AttentionError
         raise failure
     del parser  # it has owned the weights until here
     if measured and timing_cache is not None:
@@ -75,12 +94,6 @@ def build(
         layers=tuple(layers),
         warnings=tuple(dict.fromkeys(heard.warnings)),
     )
-
-
-def _without_fp8_softmax(trt: Any, job: BuildJob, **options: Any) -> tuple[Any, BuildReport]:
-    plan, report = build(trt, job, fp8_softmax=False, **options)
-    said = "attention is not in FP8: no kernel for these lengths; the shortest sequence of a profile should be 32"
-    return plan, replace(report, warnings=(*report.warnings, said))
 
 
 def find_unsupported(trt: Any, job: BuildJob, log: Log) -> tuple[Finding, ...]:
