@@ -24,6 +24,7 @@ PACKAGES = {
     "onnxruntime-gpu": "runs bundles on NVIDIA GPUs: pip install 'worldrt[gpu]'",
     "cuda-python": "GPU memory and streams: pip install 'worldrt[gpu]'",
     "tensorrt": "the fastest engines on NVIDIA GPUs: pip install 'worldrt[gpu]'",
+    "tensorrt-rtx": "engines for RTX GPUs, also built ahead of time: pip install 'worldrt[rtx]'",
     "torch": "exporting checkpoints, and the backend torch: pip install 'worldrt[export]'",
     "onnx": "exporting checkpoints: pip install 'worldrt[export]'",
     "safetensors": "exporting checkpoints: pip install 'worldrt[export]'",
