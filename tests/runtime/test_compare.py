@@ -16,6 +16,9 @@ from worldrt.runtime.compare_cli import parse_backend
 from worldrt.runtime.models import Models
 from worldrt.runtime.probes import Case, to_bits
 
+from ..fakes.cuda import FakeCuda
+from ..fakes.trt import FakeTrt, install
+
 VAE = [("vae", f"{way}_{step}") for way in ("encode", "decode") for step in ("first", "next")]
 
 
@@ -227,3 +230,18 @@ def test_backends_carry_a_device_and_options():
         "cuda:1",
         {"compile": True, "threads": 2, "mode": "fast", "x": 0.5},
     )
+
+
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])
+def test_engines_on_a_gpu_are_compared_with_the_host(nano_bundle, capsys, monkeypatch, tmp_path, library):
+    """On a fake GPU, whose engines compute by ONNX Runtime: every row is there, and equal."""
+    cuda = FakeCuda()
+    install(monkeypatch, cuda, FakeTrt(cuda, library))
+    engines = f"{library}:cuda+use_cuda_graphs=on+plan_cache={tmp_path / 'plans'}"
+    arguments = ["--backends", f"onnxruntime+threads=1,{engines}", "--bundle", nano_bundle, "--steps", 2]
+    code, report = compared(capsys, *arguments, "--rounds", 1)
+    assert (code, [row for row in report["rows"] if not row["passed"]]) == (0, [])
+    named = {(row["component"], row["tensor"]) for row in report["rows"] if row["equal"]}
+    assert {("text/encode", "text"), ("video2world", "x after step 3"), ("video2world", "frames of the run")} <= named
+    assert {t["backend"] for t in report["timings"]} == {"onnxruntime+threads=1", engines}
+    assert len(list((tmp_path / "plans").glob("*.plan"))) == 7
