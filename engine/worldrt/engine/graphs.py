@@ -89,12 +89,12 @@ class StepGraphs:
     def _capture(self, key: Hashable, body: Callable[[], None]) -> None:
         try:
             graph = _captured(self._device, body)
+            graph.launch()  # the first launch takes memory on the device
         except Exception as error:
             self._give_up(f"the capture failed: {error}", logging.WARNING)
             body()
-            return
-        self._keep(key, graph)
-        graph.launch()
+        else:
+            self._keep(key, graph)
 
     def _keep(self, key: Hashable, graph: _Graph | None) -> None:
         self._graphs[key] = graph
