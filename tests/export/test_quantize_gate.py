@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from worldrt.engine.bundle import load_bundle, write_manifest
-from worldrt.engine.errors import BackendError, BundleError, InputError
+from worldrt.engine.errors import BackendError, BundleError, InputError, ShapeError
 from worldrt.engine.quality import Quality, StepError
 from worldrt.engine.schema import SchemaError
 from worldrt.engine.validate import check_manifest
@@ -234,6 +234,17 @@ def test_what_is_not_finite_is_no_range(video, calls):
     ]
     with pytest.raises(InputError, match="expected a finite one"):
         ranges(bundle, bundle.manifest.denoisers[TASK], FP8, None, broken)
+
+
+def test_recorded_inputs_of_another_model_are_refused(video, calls):
+    bundle = load_bundle(video)
+    (call, *_) = recorded(calls, TASK)
+    short = Recorded({name: value for name, value in call.inputs.items() if name != "mask"})
+    with pytest.raises(InputError, match="expected 'mask' among them"):
+        ranges(bundle, bundle.manifest.denoisers[TASK], FP8, None, [short])
+    wide = Recorded(dict(call.inputs) | {"text": np.zeros((1, 8, 3), np.float32)})
+    with pytest.raises(ShapeError, match="text"):
+        ranges(bundle, bundle.manifest.denoisers[TASK], FP8, None, [wide])
 
 
 def test_mistakes_are_said_before_any_sampling(video, calls, tmp_path, capsys):

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from worldrt.engine.bundle import Bundle, Graph
 from worldrt.engine.device import HostDevice, host_buffer
+from worldrt.engine.errors import InputError
 from worldrt.engine.session import Session, open_session
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.quantize.runs import Recorded
@@ -29,6 +30,9 @@ class Probe:
 
     def __call__(self, call: Recorded) -> dict[str, float]:
         taken = {spec.name for spec in self.session.graph.inputs}
+        missing = sorted(taken - set(call.inputs))
+        if missing:  # it would be taken as zeros
+            raise InputError(f"recorded inputs: expected '{missing[0]}' among them, got {', '.join(call.inputs)}")
         given = {name: host_buffer(np.ascontiguousarray(a)) for name, a in call.inputs.items() if name in taken}
         bound = self.session.bind({}, given)
         bound.run()
