@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -139,6 +140,39 @@ def test_a_merged_weight_is_the_formula_in_float64_rounded_once(dtype, chunk, mo
         assert (made == stored(exact, dtype)).mean() > 0.99
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype, most", [("float16", 65504.0), ("bfloat16", 3.3895313892515355e38), ("float32", 3e38)])
+def test_a_sum_that_cannot_be_stored_is_refused_and_not_infinity(tmp_path, dtype, most):
+    base = np.full((6, 8), stored(torch.tensor(1.0), dtype))
+    ones = np.ones((6, 1), np.float32), np.ones((1, 8), np.float32)
+    kept = merged(base, dtype, [Term(ones[1], ones[0], most)])
+    assert widened(kept, dtype).max() == np.float32(most)
+    for factor in (most * 1.1, -most * 1.1):
+        with pytest.raises(OverflowError, match=dtype):
+            merged(base, dtype, [Term(ones[1], ones[0], factor), Term(ones[1], ones[0], most * 0.2 * np.sign(factor))])
+    save_file({"w": torch.ones(6, 8, dtype=getattr(torch, dtype))}, tmp_path / "w.safetensors")
+    terms = {"w": (Term(ones[1], ones[0], most), Term(ones[1], ones[0], most))}
+    store = Overlay(tmp_path, {"w": SafetensorsFile.open(tmp_path / "w.safetensors")}, {}, terms)
+    with pytest.raises(CheckpointError, match="'w' with its LoRAs.*lower their scales"):
+        store["w"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
+def test_halves_with_values_that_are_no_numbers_are_refused(tmp_path, value):
+    a, b = (half.double() for half in halves()[0])
+    b[2, 1] = value
+    save_file({f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b}, tmp_path / "l.safetensors")
+    with pytest.raises(CheckpointError, match="lora_B.weight' holds values that are no numbers"):
+        terms_of([LoraChoice(tmp_path / "l.safetensors")], OFFICIAL)
+
+
+def test_a_factor_that_is_no_float32_is_refused(tmp_path):
+    path = save(tmp_path / "l.safetensors", OFFICIAL)
+    with pytest.raises(CheckpointError, match="scale \\* alpha / rank, is 1e"):
+        terms_of([LoraChoice(path, 1e200)], OFFICIAL)
+
+
 def test_bfloat16_is_rounded_as_torch_does():
     bits = np.random.default_rng(0).integers(0, 1 << 32, 200_000, np.uint32)
     ties = (np.arange(65536, dtype=np.uint32) << 16) | 0x8000
@@ -239,6 +273,7 @@ def test_halves_that_do_not_fit_are_refused(tmp_path, a, b):
         ({"use_dora": True}, "use_dora"),
         ({"alpha_pattern": {"q": 3}}, "alpha_pattern"),
         ({"lora_alpha": "much"}, "expected a number"),
+        ({"lora_alpha": 10**400}, "expected a number"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_refused(tmp_path, facts, text):
@@ -246,6 +281,18 @@ def test_settings_that_cannot_be_followed_are_refused(tmp_path, facts, text):
     save_file({f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b}, tmp_path / "l.safetensors", metadata(**facts))
     with pytest.raises(CheckpointError, match=text):
         terms_of([LoraChoice(tmp_path / "l.safetensors")], OFFICIAL)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '"text"', "{", '{"lora_alpha": 1, "lora_alpha": 2}'])
+def test_settings_that_are_no_object_are_refused(tmp_path, text):
+    a, b = halves()[0]
+    tensors = {f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(text)
+    save_file(tensors, tmp_path / "l.safetensors", {"lora_adapter_metadata": text})
+    for name in ("adapter_model.safetensors", "l.safetensors"):
+        with pytest.raises(CheckpointError, match="settings of the LoRA cannot be read"):
+            terms_of([LoraChoice(tmp_path / name)], OFFICIAL)
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -269,6 +316,7 @@ def test_a_flag_holds_a_path_and_a_scale(tmp_path):
     assert parse_choice(f"{path}:-1") == LoraChoice(path, -1.0)
     assert parse_choice(str(odd)) == LoraChoice(odd, 1.0)
     assert parse_choice(f"{odd}:2") == LoraChoice(odd, 2.0)
+    assert parse_choice("a" * 5000 + ":0.5").path == Path("a" * 5000)  # longer than a name can be: said when it is read
     for wrong in ("nan", "inf", "much"):
         with pytest.raises(InputError, match="FILE:SCALE"):
             parse_choice(f"{path}:{wrong}")

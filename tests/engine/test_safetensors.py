@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_a_truncated_file_says_so(stored):
         json.dumps({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}).encode(),
         json.dumps({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}).encode(),
         json.dumps({"a": {"dtype": "F32", "shape": [1]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 4]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": [1 << 62, 1 << 62, 0], "data_offsets": [0, 0]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}}).encode(),
+        json.dumps({"a": 1, "__metadata__": 5}).encode(),
+        json.dumps({"__metadata__": 5}).encode(),
+        json.dumps({"__metadata__": {"format": 5}}).encode(),
+        json.dumps({"__metadata__": ["format"]}).encode(),
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {"dtype": "I32", "shape": [1], '
+        b'"data_offsets": [0, 4]}}',
+        b"[" * 50_000,
     ],
 )
 def test_a_damaged_header_says_so(tmp_path, header):
@@ -82,6 +96,16 @@ def test_a_damaged_header_says_so(tmp_path, header):
         SafetensorsFile.open(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("pipe.safetensors", "."):
+        with pytest.raises(CheckpointError, match="not a file"):
+            SafetensorsFile.open(tmp_path / name)
+
+
 def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match="not a name of a file"):
+        SafetensorsFile.open(tmp_path / "a\0b.safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         SafetensorsFile.open(tmp_path / "none.safetensors")

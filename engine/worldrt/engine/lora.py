@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from worldrt.engine.errors import CheckpointError, InputError
 from worldrt.engine.merge import Float32, Term, widened
@@ -27,6 +31,7 @@ _SIDES = {"A": "a", "B": "b", "down": "a", "up": "b", "alpha": "alpha"}
 _UNDERSCORED = "lora_unet_"  # some tools write dots as underscores, after this
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _NUMBERS = (*_FLOATS, "int64", "int32")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,12 @@ class LoraChoice:
 def parse_choice(text: str) -> LoraChoice:
     """`file.safetensors` or `file.safetensors:0.8`. Raises `InputError` where the scale is no number."""
     head, colon, tail = text.rpartition(":")
-    if not colon or Path(text).is_file():
+    if not colon or os.path.isfile(text):
         return LoraChoice(Path(text))
     try:
         scale = float(tail)
     except ValueError:
-        if not Path(head).is_file():
+        if not os.path.isfile(head):
             return LoraChoice(Path(text))
         scale = math.nan
     if not math.isfinite(scale):
@@ -136,8 +141,8 @@ def _term(
     if own is not None and own.size != 1:
         raise CheckpointError(f"{file.path}: '{sides['alpha']}': expected one number, got {list(own.shape)}")
     factor = scale * (alphas.factor(len(a)) if own is None else float(own.ravel()[0]) / len(a))
-    if not math.isfinite(factor):
-        raise CheckpointError(f"{file.path}: the factor of '{key}' is {factor}")
+    if not abs(factor) <= _LARGEST:
+        raise CheckpointError(f"{file.path}: the factor of '{key}', scale * alpha / rank, is {factor}")
     return Term(a, b, factor)
 
 
@@ -149,17 +154,18 @@ class _Alphas:
         beside = file.path.with_name("adapter_config.json")
         try:
             if "lora_adapter_metadata" in file.metadata:  # of diffusers; its keys begin with the component
-                raw = parse_json(file.metadata["lora_adapter_metadata"])
-                facts = {key.rpartition(".")[2]: value for key, value in raw.items()}
+                facts = _settings(file.metadata["lora_adapter_metadata"])
+                facts = {key.rpartition(".")[2]: value for key, value in facts.items()}
             elif file.path.name == "adapter_model.safetensors" and beside.is_file():
-                self._where, facts = str(beside), parse_json(beside.read_text(encoding="utf-8"))
-        except (OSError, ValueError, AttributeError) as error:
+                self._where, facts = str(beside), _settings(beside.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{self._where}: the settings of the LoRA cannot be read: {error}") from error
         for name in ("use_dora", "alpha_pattern", "lora_bias"):
             if facts.get(name):
                 raise CheckpointError(f"{self._where}: a LoRA with {name} cannot be merged here")
         self._alpha, self._square_root = facts.get("lora_alpha"), bool(facts.get("use_rslora"))
-        if not isinstance(self._alpha, (int, float, type(None))):
+        number = isinstance(self._alpha, (int, float)) and abs(self._alpha) <= _LARGEST
+        if self._alpha is not None and not number:
             raise CheckpointError(f"{self._where}: lora_alpha: expected a number, got {json.dumps(self._alpha)[:80]}")
 
     def factor(self, rank: int) -> float:
@@ -168,8 +174,20 @@ class _Alphas:
         return float(self._alpha) / (math.sqrt(rank) if self._square_root else rank)
 
 
+def _settings(text: str) -> dict[str, Any]:
+    """Raises `ValueError`."""
+    found = parse_json(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected an object, got {text[:80]!r}")
+    return found
+
+
 def _values(file: SafetensorsFile, key: str, dtypes: Sequence[str] = _FLOATS) -> Float32:
     buffer = file[key]
     if buffer.dtype not in dtypes:
         raise CheckpointError(f"{file.path}: '{key}' is {buffer.dtype}; expected one of {', '.join(dtypes)}")
-    return widened(buffer.numpy(), buffer.dtype)
+    with np.errstate(over="ignore"):  # of float64; said here
+        values = widened(buffer.numpy(), buffer.dtype)
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"{file.path}: '{key}' holds values that are no numbers (NaN or infinity): it is damaged")
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import numpy as np
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 _CHUNK_VALUES = 1 << 18  # so that they stay in the processor's cache
+_BOUNDS = {"float16": 65520.0, "bfloat16": 2.0**128 * (1 - 2.0**-9)}  # from here on they are rounded to infinity
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,19 @@ class Term:
 
 def merged(base: np.ndarray[Any, Any], dtype: str, terms: Sequence[Term]) -> np.ndarray[Any, Any]:
     """A fresh array like `base` [out, in] (bfloat16 as uint16) with some changes added, some rows at a time, on all
-    processors."""
+    processors. Raises `OverflowError` where a sum is larger than what `dtype` holds, or none."""
+    bound = _BOUNDS.get(dtype, math.inf)
     result = np.empty_like(base)
     rows = max(1, _CHUNK_VALUES // max(1, base.shape[1]))
 
     def add(start: int) -> None:
         part = slice(start, start + rows)
         values = widened(base[part], dtype)
-        for term in terms:
-            values += (np.float32(term.factor) * term.b[part]) @ term.a
+        with np.errstate(over="ignore", invalid="ignore"):  # found below
+            for term in terms:
+                values += (np.float32(term.factor) * term.b[part]) @ term.a
+        if values.size and not (-bound < values.min() and values.max() < bound):
+            raise OverflowError(f"a sum is not within what {dtype} holds")
         result[part] = narrowed(values, dtype)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

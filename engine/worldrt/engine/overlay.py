@@ -44,9 +44,16 @@ class Overlay(WeightStore):
         if buffer is None:
             buffer = self._stored(key)
             if key in self.terms:
-                buffer = host_buffer(merged(buffer.numpy(), buffer.dtype, self.terms[key]), buffer.dtype)
-                self._merged[key] = buffer
+                buffer = self._merged[key] = self._changed(key, buffer)
         return buffer
+
+    def _changed(self, key: str, buffer: Buffer) -> Buffer:
+        try:
+            return host_buffer(merged(buffer.numpy(), buffer.dtype, self.terms[key]), buffer.dtype)
+        except OverflowError as error:
+            raise CheckpointError(
+                f"'{key}' with its LoRAs added: {error}; lower their scales: --lora FILE:0.5"
+            ) from error
 
     def _stored(self, key: str) -> Buffer:
         return self.owner[key][self.stored[key]] if key in self.stored else super().__getitem__(key)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import mmap
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import numpy as np
 
 from worldrt.engine.device import Buffer
 from worldrt.engine.errors import CheckpointError
+from worldrt.engine.schema import parse_json
 from worldrt.engine.tensors import Shape, size_bytes
 
 DTYPES = {
@@ -31,6 +32,7 @@ DTYPES = {
     "BOOL": "bool",
 }
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_VALUES, _MAX_DIMENSIONS = 1 << 56, 32  # what numpy can describe
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ class SafetensorsFile:
     def open(cls, path: Path) -> SafetensorsFile:
         """Read and check the header. Raises `CheckpointError` where the file is missing, damaged or truncated."""
         try:
-            size = path.stat().st_size
+            found = path.stat()
+            size = found.st_size
+            if not stat.S_ISREG(found.st_mode):
+                raise CheckpointError(f"{path}: not a file")
             with path.open("rb") as file:
                 raw = file.read(8)
                 length = struct.unpack("<Q", raw)[0] if len(raw) == 8 else 0
@@ -67,11 +72,13 @@ class SafetensorsFile:
                 header = file.read(length)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:  # a character 0
+            raise CheckpointError(f"{str(path)!r}: not a name of a file: {error}") from error
         try:
-            entries: dict[str, Any] = json.loads(header)
-            metadata = entries.pop("__metadata__", {})
+            entries: dict[str, Any] = parse_json(header.decode())
+            metadata = _texts(entries.pop("__metadata__", None))
             tensors = {key: _place(key, entry, 8 + length) for key, entry in entries.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: its safetensors header is damaged: {error}") from error
         end = max((t.offset + t.nbytes for t in tensors.values()), default=8 + length)
         if size != end:
@@ -104,9 +111,21 @@ class SafetensorsFile:
         return digest.hexdigest()
 
 
+def _texts(metadata: Any) -> dict[str, str]:
+    """What the header holds besides tensors; the format has only texts there."""
+    texts: dict[str, str] = {} if metadata is None else metadata
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("__metadata__: expected texts by name")
+    return texts
+
+
 def _place(key: str, entry: Mapping[str, Any], base: int) -> StoredTensor:
     begin, end = entry["data_offsets"]
-    dtype, shape = DTYPES.get(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+    dtype, shape = DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+    if any(type(number) is not int for number in (begin, end, *shape)):
+        raise ValueError(f"tensor '{key}': expected whole numbers, got {[begin, end, *shape]}"[:200])
+    if len(shape) > _MAX_DIMENSIONS or math.prod(max(1, n) for n in shape) > _MAX_VALUES:
+        raise ValueError(f"tensor '{key}': no tensor has the shape {list(shape)}"[:200])
     if dtype is None:
         raise ValueError(f"tensor '{key}' has dtype {entry['dtype']}; known: {', '.join(DTYPES)}")
     if min(shape, default=0) < 0 or begin < 0 or end - begin != size_bytes(shape, dtype):
