@@ -76,19 +76,6 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def peak_bytes() -> int:
-    """The most resident memory of this process so far, mapped files included."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would count what the parent had when it forked
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if found:
-            return int(found[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
-
-
 def _cpu() -> tuple[str, set[str]]:
     info = Path("/proc/cpuinfo")
     if not info.exists():

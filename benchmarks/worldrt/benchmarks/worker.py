@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any
 
-from worldrt.benchmarks.machine import peak_bytes
 from worldrt.engine import plugin
 from worldrt.engine.errors import BackendError, WorldrtError
+from worldrt.engine.memory import peak_rss_bytes
 
 CONTENDERS = "worldrt.benchmarks.contenders"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -101,7 +101,7 @@ def serve(commands: IO[str], answers: IO[str]) -> None:
                 answer = getattr(contender, command)(**arguments)
         except (WorldrtError, ImportError) as error:
             answer = {"error": " ".join(str(error).split())}
-        print(json.dumps(answer | {"peak_bytes": peak_bytes()}), file=answers, flush=True)
+        print(json.dumps(answer | {"peak_bytes": peak_rss_bytes() or 0}), file=answers, flush=True)
 
 
 def main() -> None:
