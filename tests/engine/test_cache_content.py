@@ -124,7 +124,9 @@ def test_what_cannot_be_read_is_named(weights, tmp_path):
         ContentHashes().of(weights, 2000, 49)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"/x": 1}', '{"/x": {"identity": [1], "ranges": {}}}', "\0"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"/x": 1}', '{"/x": {"identity": [1], "ranges": {}}}', "\0", "[" * 50_000]
+)
 def test_a_damaged_memory_is_forgotten(weights, tmp_path, later, text):
     memo = tmp_path / "memo.json"
     memo.write_text(text)

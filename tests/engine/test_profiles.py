@@ -9,7 +9,7 @@ import pytest
 from worldrt.engine.bundle import Denoiser, Graph, Guidance, Manifest, Sampler, Text, Vae, Weights
 from worldrt.engine.errors import InputError
 from worldrt.engine.plans import Range
-from worldrt.engine.profiles import profile_of, split_override
+from worldrt.engine.profiles import overrides_of, profile_of, split_override
 from worldrt.engine.tensors import TensorSpec
 
 SIZES = {
@@ -116,6 +116,12 @@ def test_ranges_are_replaced_in_patches_for_all_or_by_component():
 def test_ranges_that_cannot_be_read(text):
     with pytest.raises(InputError, match="expected AXIS=MIN:OPT:MAX"):
         split_override(text)
+
+
+def test_an_axis_is_named_once():
+    assert overrides_of(["rows=1:2:3", "vae.rows=4"]) == {"rows": Range(1, 2, 3), "vae.rows": Range(4, 4, 4)}
+    with pytest.raises(InputError, match="'rows' is named twice"):
+        overrides_of(["rows=1:2:3", "rows=4"])
 
 
 def test_axes_that_are_not_known():

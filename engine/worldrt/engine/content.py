@@ -109,7 +109,7 @@ def _read(memo: Path | None) -> dict[str, dict[str, Any]]:
     """The kept hashes; a damaged file counts as none."""
     try:
         data = json.loads(memo.read_text(encoding="utf-8")) if memo is not None else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {place: entry for place, entry in data.items() if _sound(entry)} if isinstance(data, dict) else {}
 

@@ -7,7 +7,7 @@ holds for the VAE too, in its own unit; `vae.rows` holds for the VAE alone, `tex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from worldrt.engine.bundle import Denoiser, Manifest, Text, Vae
 from worldrt.engine.errors import InputError
@@ -140,6 +140,17 @@ def _patch_size(denoiser: Denoiser, size_px: tuple[int, int]) -> tuple[int, int]
 def _default_size(denoiser: Denoiser) -> tuple[int, int]:
     table = denoiser.sizes.get(DEFAULT_RESOLUTION) or next(iter(denoiser.sizes.values()))
     return table.get(DEFAULT_ASPECT_RATIO) or next(iter(table.values()))
+
+
+def overrides_of(texts: Iterable[str]) -> dict[str, Range]:
+    """Ranges by name, as of `split_override`. Raises `InputError`, also for an axis that is named twice."""
+    made: dict[str, Range] = {}
+    for text in texts:
+        name, bounds = split_override(text)
+        if name in made:
+            raise InputError(f"profile '{text}': the axis '{name}' is named twice")
+        made[name] = bounds
+    return made
 
 
 def split_override(text: str) -> tuple[str, Range]:

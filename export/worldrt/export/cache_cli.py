@@ -61,7 +61,7 @@ def _ls(cache: PlanCache, *, as_json: bool) -> int:
     for entry in entries:
         ago = _duration(time.time() - entry.used_s)
         table.add_row(entry.digest[:12], *_facts(entry), _size(entry.nbytes), f"{ago} ago")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     total = _size(sum(entry.nbytes for entry in entries))
     limit = _size(cache.limit_bytes)

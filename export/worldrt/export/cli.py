@@ -118,7 +118,7 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
         line = bar.add_task("looking for the checkpoint", total=None)
@@ -138,6 +138,7 @@ def _print(report: Report) -> None:
     console.print(
         f"{report.output}: {len(report.bytes_written)} files, {size:.1f} MB, in {report.seconds:.1f} s{memory}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 

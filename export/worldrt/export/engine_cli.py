@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from worldrt.engine.bundle import load_bundle
 from worldrt.engine.cache import PlanCache
+from worldrt.engine.cache_folder import LIMIT_VARIABLE
 from worldrt.engine.plans import BuildOptions
-from worldrt.engine.profiles import split_override
+from worldrt.engine.profiles import overrides_of
 from worldrt.engine.schema import encode
 from worldrt.export.engines import Built, EngineOptions, Progress, Unsupported, build_engines, check_engines
 
@@ -27,13 +29,21 @@ def run(folder: Path, args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         if args.check:
             found = check_engines(bundle, options, progress)
         else:
-            built = build_engines(bundle, options, PlanCache(args.plan_cache), progress)
+            cache = PlanCache(args.plan_cache)
+            built = build_engines(bundle, options, cache, progress)
     if args.check:
         if not args.json:
             _print_findings(found, options.backend)
         return {"unsupported": [{"graph": f.file, **encode(f.finding)} for f in found]}, int(bool(found))
     if not args.json:
         _print_table(built)
+    gone = [row for row in built if not row.plan.exists()]
+    if gone:
+        print(
+            f"warning: {len(gone)} of these plans had to go again: together they are larger than the "
+            f"{cache.limit_bytes / 1e9:g} GB that the cache may hold; set ${LIMIT_VARIABLE}",
+            file=sys.stderr,
+        )
     return {"engines": [_as_json(row) for row in built]}, 0
 
 
@@ -52,7 +62,7 @@ def _options(args: argparse.Namespace) -> EngineOptions:
         tuple(args.compute_capability),
         args.device,
         tuple(args.components),
-        dict(split_override(text) for text in args.profile),
+        overrides_of(args.profile),
         args.batch,
         args.block_weights,
         build,
@@ -70,7 +80,7 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
         BarColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
         line = bar.add_task("reading the bundle", total=None)
@@ -91,10 +101,10 @@ def _print_table(rows: Sequence[Built]) -> None:
         where = row.target.gpu_name or ", ".join(row.target.compute_capabilities)
         size, state = f"{report.plan_bytes / 1e6:.1f} MB", "from the cache" if row.hit else "built"
         table.add_row(row.graph, row.form, where, size, f"{row.seconds:.2f}", memory, state)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for text in dict.fromkeys(f"{row.graph}: {text}" for row in rows for text in row.report.warnings):
-        Console(stderr=True).print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
+        print(f"warning: {text}", file=sys.stderr)
     if rows:
         size_mb = sum({row.digest: row.report.plan_bytes for row in rows}.values()) / 1e6
         seconds = sum(row.seconds for row in rows)
@@ -106,14 +116,14 @@ def _print_findings(found: Sequence[Unsupported], library: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     if not found:
         console.print(f"{library} takes every node of every graph", highlight=False)
         return
     table = Table("graph", "node", "operator", "reason", box=None, pad_edge=False)
     for row in found:
         table.add_row(row.file, row.finding.node, row.finding.operator, row.finding.reason)
-    console.print(table, markup=False)
+    console.print(table)
 
 
 def _as_json(row: Built) -> dict[str, Any]:

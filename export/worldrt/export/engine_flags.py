@@ -71,6 +71,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             raise InputError(f"{given[name]}: it is about engines; say with which library: --backend tensorrt_rtx")
     if args.backend == "tensorrt" and args.compute_capability:
         raise InputError("--compute_capability: tensorrt builds for the GPU that it runs on; leave it out")
+    if args.compute_capability and args.device != parser.get_default("device"):
+        raise InputError("--device: with --compute_capability no GPU is looked at; leave one of them out")
     if args.workspace_gb is not None and not 0 < args.workspace_gb < 1e6:
         raise InputError(f"--workspace_gb: expected a number above 0, got {args.workspace_gb:g}")
     for text in args.compute_capability:

@@ -94,14 +94,18 @@ def build_engines(
 def check_engines(
     bundle: Bundle, options: EngineOptions, progress: Progress = lambda text, done, total: None
 ) -> list[Unsupported]:
-    """The nodes of a bundle that the library cannot take. Nothing is built, and no GPU is needed for `tensorrt_rtx`."""
+    """The nodes of a bundle that the library cannot take. Nothing is built, and no GPU is needed for `tensorrt_rtx`.
+
+    Raises `BundleError` for weights that are not those of the graphs, where they refer to them.
+    """
     load_library(options.backend)
     wish = _wish(options, Target(options.compute_capabilities))
-    jobs = [
-        job_of(bundle, name, graph, wish)
-        for name in _chosen(bundle, options.components)
-        for graph in bundle.manifest.components()[name].graphs
-    ]
+    jobs = []
+    for name in _chosen(bundle, options.components):
+        component = bundle.manifest.components()[name]
+        if any(graph.weights_as == "external" for graph in component.graphs.values()):
+            open_weights(bundle, component)  # a parser that does not find them calls the graph unsupported
+        jobs += [job_of(bundle, name, graph, wish) for graph in component.graphs]
     found: list[Unsupported] = []
     for done, job in enumerate(jobs):
         progress(f"checking {job.name}", done, len(jobs))

@@ -10,7 +10,7 @@ from typing import Any
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
 from worldrt.engine.plans import BuildOptions
-from worldrt.engine.profiles import split_override
+from worldrt.engine.profiles import overrides_of
 from worldrt.runtime.engines import BACKENDS, Engines
 
 OF_ENGINES: dict[str, Any] = {
@@ -83,7 +83,7 @@ def execution(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Execution` that the flags say. Raises `InputError`."""
     workspace = None if args.workspace_gb is None else int(args.workspace_gb * 1e9)
     build = BuildOptions(args.optimization_level, workspace, strip=args.strip_plan)
-    profile = dict(split_override(text) for text in args.profile)
+    profile = overrides_of(args.profile)
     return {
         "device": device_of(args),
         "cuda_graphs": args.use_cuda_graphs,
