@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from worldrt.engine import content
+from worldrt.engine.constants import _varint
 from worldrt.engine.content import ContentHashes
 from worldrt.engine.errors import BundleError, CheckpointError
 from worldrt.engine.external import ExternalTensor, external_tensors
@@ -185,6 +186,48 @@ def test_all_external_tensors_are_found_wherever_a_graph_has_them(tmp_path):
         ExternalTensor("w", "x/w", 0, 16),
         *(ExternalTensor(name, name, 0, None) for name in "sif"),
     }
+
+
+def graph_of(path, *tensors):
+    graph = helper.make_graph([], "g", [], [], tensors)
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString())
+    return path
+
+
+def test_a_length_of_0_means_up_to_the_end_as_it_does_to_the_parsers(tmp_path):
+    path = graph_of(tmp_path / "m.onnx", external("w", location="w", length=0))
+    assert external_tensors(path) == (ExternalTensor("w", "w", 0, None),)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *({"offset": number} for number in ("-1", "x", "1_0", "9" * 30, "0x10")),
+        *({"length": number} for number in ("-1", "x", "1_0", "9" * 30, " 16")),
+    ],
+    ids=str,
+)
+def test_places_that_cannot_be_are_refused(tmp_path, facts):
+    path = graph_of(tmp_path / "m.onnx", external("w", location="w", **facts))
+    with pytest.raises(BundleError, match="whole number"):
+        external_tensors(path)
+
+
+def test_a_tensor_in_two_places_is_refused(tmp_path):
+    tensor = external("w", location="w")
+    tensor.external_data.add(key="location", value="v")
+    with pytest.raises(BundleError, match="'w' has two places"):
+        external_tensors(graph_of(tmp_path / "m.onnx", tensor))
+
+
+def test_graphs_that_are_nested_too_deeply_are_refused(tmp_path):
+    raw = b""
+    for _ in range(1000):
+        for number in (6, 5, 1):  # attribute.g, node.attribute, graph.node
+            raw = bytes([number << 3 | 2]) + _varint(len(raw)) + raw
+    (tmp_path / "m.onnx").write_bytes(bytes([7 << 3 | 2]) + _varint(len(raw)) + raw)
+    with pytest.raises(BundleError, match="recursion"):
+        external_tensors(tmp_path / "m.onnx")
 
 
 def test_of_a_real_graph_all_weights_are_found(bundle_folder):

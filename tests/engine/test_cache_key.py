@@ -11,6 +11,7 @@ from worldrt.engine import plan_key
 from worldrt.engine.bundle import load_bundle
 from worldrt.engine.constants import constants_of
 from worldrt.engine.content import ContentHashes
+from worldrt.engine.errors import BundleError
 from worldrt.engine.plan_key import PlanKey
 from worldrt.engine.plans import BuildJob, BuildOptions, Constant, Range, Target
 from worldrt.engine.schema import decode, encode, parse_json
@@ -164,6 +165,13 @@ def test_where_equal_weights_lie_makes_no_difference(job):
         copy.write_bytes(b"before" + raw + b"after")
         moved.append(replace(constant, file="elsewhere/copy.bin", offset=6))
     assert key(replace(job, constants=tuple(moved), block=7)).digest == key(job).digest
+
+
+@pytest.mark.parametrize("file", ["", "../w", "/w", "w\0"])
+def test_weights_lie_below_their_root(job, file):
+    constant = replace(job.constants[0], file=file) if job.constants else Constant("w", "float32", (4,), file, 0, 16)
+    with pytest.raises(BundleError, match="must stay inside"):
+        key(replace(job, constants=(constant,)))
 
 
 def test_a_graph_with_weights_as_inputs_has_no_weights_in_its_key(job):

@@ -46,7 +46,7 @@ def external_tensors(path: Path) -> tuple[ExternalTensor, ...]:
         return tuple(_walk(data, "model"))
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, RecursionError) as error:
         raise BundleError(f"{path}: not an ONNX file, or damaged ({error}); export the bundle again") from None
 
 
@@ -61,17 +61,25 @@ def _walk(data: memoryview, kind: str) -> Iterator[ExternalTensor]:
 
 
 def _tensor(data: memoryview) -> Iterator[ExternalTensor]:
-    name, facts = "", {}
+    name = ""
+    facts: dict[str, str] = {}
     for number, value in _messages(data):
         if number == _TENSOR_NAME:
             name = bytes(value).decode()
         elif number == _TENSOR_EXTERNAL:
             pair = {n: bytes(text).decode() for n, text in _messages(value)}
-            facts[pair.get(1, "")] = pair.get(2, "")
+            if facts.setdefault(pair.get(1, ""), pair.get(2, "")) != pair.get(2, ""):
+                raise ValueError(f"'{name}' has two places")
     if facts:
-        length = facts.get("length")
-        offset = int(facts.get("offset") or 0)
-        yield ExternalTensor(name, facts.get("location", ""), offset, int(length) if length else None)
+        offset, length = _number(facts.get("offset")), _number(facts.get("length"))
+        yield ExternalTensor(name, facts.get("location", ""), offset, length or None)  # 0 means the same to parsers
+
+
+def _number(text: str | None) -> int:
+    """A whole number below 2^63; 0 where there is none."""
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ValueError(f"a place in a file is a whole number, got '{text[:40]}'")
+    return int(text or 0)
 
 
 def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -77,6 +77,6 @@ def _weights_sha256(job: BuildJob, hashes: ContentHashes) -> str | None:
 
 def _place(root: Path, file: str) -> Path:
     """A checkpoint may hold links (model hubs do), but no path of a graph may climb out of its root."""
-    if not file or Path(file).is_absolute() or ".." in Path(file).parts:
-        raise BundleError(f"external data '{file}': a path must stay inside the weight root {root}")
+    if not file or "\0" in file or Path(file).is_absolute() or ".." in Path(file).parts:
+        raise BundleError(f"external data {file!r}: a path must stay inside the weight root {root}")
     return root / file
