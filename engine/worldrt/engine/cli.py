@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import io
 import os
 import signal
@@ -85,6 +86,9 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     except KeyboardInterrupt:
         print("interrupted; nothing half-written was kept", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        if argv is None:  # the process ends now: a last look for garbage would take seconds after an export
+            gc.freeze()
 
 
 def _drop_stdout() -> None:
