@@ -6,13 +6,13 @@ its root and a fingerprint of each file (size and hash of the safetensors header
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from worldrt.engine.content import file_hash
 from worldrt.engine.errors import BundleError
 from worldrt.engine.files import inside
 from worldrt.engine.quality import Quality
@@ -239,9 +239,9 @@ def load_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bun
 
 
 def file_sha256(path: Path) -> str:
-    """The hash of a small file. Raises `BundleError` where it cannot be read."""
+    """The hash of a file. Raises `BundleError` where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_hash(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -6,6 +6,7 @@ something uses it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -140,9 +141,10 @@ def _tensors(path: Path) -> dict[str, tuple[SafetensorsFile, str]]:
 
 def weight_files(path: Path) -> list[Path]:
     """A safetensors file, or those of a folder. Raises `InputError` where there is none."""
-    if path.suffix == ".safetensors" and not path.is_dir():
+    folder = os.path.isdir(path)
+    if path.suffix == ".safetensors" and not folder:
         return [path]
-    found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    found = sorted(path.glob("*.safetensors")) if folder else []
     if not found:
         raise InputError(
             f"{path}: expected a bundle, a .safetensors file or a folder of them; a .pt file becomes a bundle with: "

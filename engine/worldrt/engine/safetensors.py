@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from worldrt.engine.content import file_hash
 from worldrt.engine.device import Buffer
 from worldrt.engine.errors import CheckpointError
 from worldrt.engine.schema import parse_json
@@ -104,11 +105,7 @@ class SafetensorsFile:
 
     def content_sha256(self) -> str:
         """The hash of the whole file (reads it all)."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return file_hash(self.path)
 
 
 def _texts(metadata: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class ChangeNote:
 
 def is_bundle(place: str) -> bool:
     """Whether a `--dit_path` names a bundle, and not weight files."""
-    return (Path(place) / FILE_NAME).is_file()
+    return os.path.isfile(Path(place) / FILE_NAME)
 
 
 def changes_of(args: argparse.Namespace) -> dict[str, WeightChange]:
@@ -45,6 +46,8 @@ def changes_of(args: argparse.Namespace) -> dict[str, WeightChange]:
     for flag, task in _DIT_FLAGS.items():
         place = getattr(args, flag)
         if place and not is_bundle(place):
+            if task and task != args.verb and args.verb != "text2world":
+                raise InputError(f"--{flag}: {args.verb} does not run a model of {task}; leave it out")
             if (task or result) in paths:
                 raise InputError(f"--{flag}: the weights of {task or result} are named twice")
             weight_files(Path(place))
