@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from worldrt.engine import build_child
 from worldrt.engine.build import build_plan, check_job
+from worldrt.engine.builder import find_unsupported
 from worldrt.engine.bundle import Graph, Weight, file_sha256
 from worldrt.engine.constants import constants_of, with_constants
 from worldrt.engine.errors import BackendError, BundleError, InputError, OutputError, ShapeError, UnsupportedError
@@ -199,6 +200,24 @@ def test_every_node_that_cannot_be_taken_is_named(tmp_path):
 
 def test_a_sound_graph_passes_the_check(job):
     assert check_job(job) == ()
+
+
+def test_a_weight_root_that_the_library_cannot_name_is_an_error_of_one_line(job, tmp_path):
+    odd = replace(job, weight_root=tmp_path / "caf\udce9")
+    for ask in (check_job, lambda job: build_plan(job, tmp_path / "out" / "toy.plan")):
+        with pytest.raises(BundleError, match="UTF-8; give it another name") as error:
+            ask(odd)
+        assert len(str(error.value)) < 500
+
+
+def test_an_error_that_quotes_a_whole_graph_is_cut(job, monkeypatch):
+    def refuse(parser, job):
+        raise TypeError(f"incompatible arguments: {b'x' * 100_000!r}")
+
+    monkeypatch.setattr("worldrt.engine.builder.parse", refuse)
+    with pytest.raises(BackendError, match="incompatible arguments") as error:
+        find_unsupported(pytest.importorskip("tensorrt_rtx"), job, lambda severity, text: None)
+    assert len(str(error.value)) < 2000
 
 
 @pytest.mark.parametrize(

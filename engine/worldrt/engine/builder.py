@@ -24,6 +24,7 @@ from worldrt.engine.network import Finding, findings, parse, parse_network, stro
 from worldrt.engine.plans import BuildJob, BuildReport
 
 _LACKS = ("not supported by a dedicated kernel", "could not find any implementation", "no matching rules")
+_KEPT_CHARACTERS = 1000  # of an error; some bindings quote their arguments, such as the whole graph
 _OTHER_GPU = "hw-specific datatypes"
 _NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "memory allocation", "resource temporarily unavailable")
 
@@ -142,7 +143,7 @@ def _inspected(trt: Any, logger: Any, plan: Any) -> list[str]:
 
 def _failure(job: BuildJob, errors: list[str]) -> BackendError:
     """What the library said, and what can be done."""
-    said = " | ".join(errors) or "it gave no reason"
+    said = " | ".join(error[:_KEPT_CHARACTERS] for error in errors) or "it gave no reason"
     low = said.lower()
     if any(sign in low for sign in _LACKS):
         return UnsupportedError(f"{job.name}: {job.library} has no kernel for it: {said}")

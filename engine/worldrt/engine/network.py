@@ -51,12 +51,18 @@ def parse_network(trt: Any, builder: Any, logger: Any, job: BuildJob) -> tuple[A
 
 
 def parse(parser: Any, job: BuildJob) -> bool:
-    """Have a parser read a graph; whether it takes all of it. Raises `BundleError` where there is no such file."""
+    """Have a parser read a graph; whether it takes all of it. Raises `BundleError` where there is no such file, or one
+    whose weights it could not open."""
+    place = str(job.weight_root / "graph.onnx")  # external data lies beside such a file
+    if any("\ud800" <= character <= "\udfff" for character in place):  # how Python holds bytes that are no text
+        raise BundleError(
+            f"{job.weight_root}: {job.library} opens only files with a name in UTF-8; give it another name"
+        )
     try:
         onnx = with_constants(job.path.read_bytes(), job.constants)
     except OSError as error:
         raise BundleError(f"{job.path}: cannot be read: {error.strerror}") from error
-    return bool(parser.parse(onnx, path=str(job.weight_root / "graph.onnx")))  # external data lies beside such a file
+    return bool(parser.parse(onnx, path=place))
 
 
 def findings(parser: Any) -> tuple[Finding, ...]:
