@@ -243,6 +243,10 @@ WRONG = {
     "a bias": ({f"{Q}.lora_B.bias": (6,)}, "lora_B.bias"),
     "half a layer": ({"blocks.11.mlp.layer1.lora_A.weight": (3, 8)}, "its other half is missing"),
     "two adapters": ({f"{Q}.lora_A.second.weight": (3, 8)}, "more than one LoRA"),
+    "another adapter elsewhere": (
+        {"blocks.11.mlp.layer1.lora_A.b.weight": (3, 8), "blocks.11.mlp.layer1.lora_B.b.weight": (20, 3)},
+        "more than one LoRA: '', 'b'",
+    ),
     "two namings at once": ({"transformer_blocks.0.attn1.to_q.lora_A.weight": (3, 8)}, "more than one LoRA"),
     "many alphas": ({f"{Q}.alpha": (2,)}, "expected one number"),
 }

@@ -26,7 +26,7 @@ from worldrt.engine.namings import plain, spellings
 from worldrt.engine.safetensors import SafetensorsFile
 from worldrt.engine.schema import parse_json
 
-_KEY = re.compile(r"(.+?)\.(?:lora_(A|B)(?:\.[^.]+)?\.weight|lora[._](down|up)\.weight|(alpha))")
+_KEY = re.compile(r"(.+?)\.(?:lora_(A|B)(?:\.([^.]+))?\.weight|lora[._](down|up)\.weight|(alpha))")
 _SIDES = {"A": "a", "B": "b", "down": "a", "up": "b", "alpha": "alpha"}
 _UNDERSCORED = "lora_unet_"  # some tools write dots as underscores, after this
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -82,15 +82,19 @@ def _read(choice: LoraChoice, weights: Mapping[str, tuple[int | str, ...]]) -> d
         )
     file = SafetensorsFile.open(path)
     layers: dict[str, dict[str, str]] = {}
-    odd = []
+    odd, adapters = [], set()
     targets = _targets(weights)
     for key in file.tensors:
         match = _KEY.fullmatch(key)
         target = None if match is None else _target(match[1], targets)
         if match is None or target is None:
             odd.append(key)
-        elif layers.setdefault(target, {}).setdefault(_SIDES[match[2] or match[3] or match[4]], key) != key:
+        elif layers.setdefault(target, {}).setdefault(_SIDES[match[2] or match[4] or match[5]], key) != key:
             raise CheckpointError(f"{path}: two tensors for one part of '{target}': it holds more than one LoRA")
+        elif match[2]:
+            adapters.add(match[3] or "")
+    if len(adapters) > 1:
+        raise CheckpointError(f"{path}: it holds more than one LoRA: {', '.join(map(repr, sorted(adapters)))}")
     if odd or not layers:
         raise CheckpointError(_unmatched(path, odd, weights))
     alphas = _Alphas(file)
