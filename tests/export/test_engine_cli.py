@@ -90,10 +90,12 @@ def test_plans_that_do_not_fit_into_the_cache_together_are_told(bundle, tmp_path
     ("args", "says"),
     [
         ((*RTX, "--profile", "batch=1", "batch=2"), "profile 'batch=2': the axis 'batch' is named twice"),
+        ((*RTX[:3], "1.20"), "expected numbers such as 8.9, got '1.20'"),
+        ((*RTX[:3], "\N{ARABIC-INDIC DIGIT EIGHT}.9"), "expected numbers such as 8.9"),
         ((*RTX, "--device", "cuda:1"), "--device: with --compute_capability no GPU is looked at"),
         ((*RTX, "--checkpoint", "/nowhere"), "this weight file is missing"),
     ],
 )
-def test_flags_that_would_have_no_effect_are_refused(bundle, tmp_path, capsys, args, says):
+def test_wrong_flags_are_refused(bundle, tmp_path, capsys, args, says):
     out, err = run(capsys, "--bundle", bundle, *args, "--plan_cache", tmp_path / "plans", code=2)
     assert not out and says in err and len(err.strip().splitlines()) == 1

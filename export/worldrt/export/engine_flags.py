@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from worldrt.export.quantize import flags as quantize_flags
 
 BACKENDS = ("tensorrt", "tensorrt_rtx")
 _TITLE = "engines"
+_CAPABILITY = re.compile("[1-9][0-9]?[.][0-9]")
 _OF_BUNDLES_TOO = {"bundle", "checkpoint", "components", "json", *quantize_flags.NAMES}
 
 
@@ -76,8 +78,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.workspace_gb is not None and not 0 < args.workspace_gb < 1e6:
         raise InputError(f"--workspace_gb: expected a number above 0, got {args.workspace_gb:g}")
     for text in args.compute_capability:
-        major, dot, minor = text.partition(".")
-        if not (dot and major.isdecimal() and minor.isdecimal()):
+        if not _CAPABILITY.fullmatch(text):
             raise InputError(f"--compute_capability: expected numbers such as 8.9, got '{text}'")
 
 
