@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+# a run in the background ignores Ctrl-C, and hands that on to the processes that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # as trt-export does; read when torch is imported
 
 
