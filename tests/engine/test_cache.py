@@ -359,6 +359,19 @@ def test_what_was_compiled_of_a_plan_counts_and_goes_with_it(cache, make_job, bu
     assert list(cache.folder.iterdir()) == []
 
 
+def test_old_halves_of_what_was_learnt_are_swept_away(cache):
+    cache.folder.mkdir(mode=0o700)
+    names = [".content-abc.json", f".timing-{'0' * 16}-abc.bin", ".content.json", f"timing-{'0' * 16}.bin"]
+    for name in names:
+        (cache.folder / name).touch()
+    cache.sweep()
+    assert sorted(os.listdir(cache.folder)) == sorted(names), "someone may be writing them"
+    for name in names:
+        os.utime(cache.folder / name, (time.time() - 7200,) * 2)
+    cache.sweep()
+    assert sorted(os.listdir(cache.folder)) == sorted(names[2:])
+
+
 def test_other_files_of_the_folder_are_left_alone(tmp_path, make_job, builder):
     cache = PlanCache(tmp_path / "plans", 0)
     cache.folder.mkdir(mode=0o700)

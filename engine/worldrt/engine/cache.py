@@ -34,6 +34,8 @@ from worldrt.engine.schema import encode
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _LEFT = re.compile(r"\.*([0-9a-f]{64})(?:-.*|\.lock)")  # a staged file of a staged file has two dots
+_LEFT_UNLOCKED = re.compile(r"\.(?:content|timing-[0-9a-f]{16})-.*")
+_LONG_S = 3600.0  # more than it takes to write one of those
 _log = logging.getLogger(__name__)
 
 
@@ -153,7 +155,12 @@ class PlanCache:
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
-        left = {found[1] for path in _listed(self.folder) if (found := _LEFT.fullmatch(path.name))}
+        listed = _listed(self.folder)
+        for path in listed:
+            with suppress(OSError):
+                if _LEFT_UNLOCKED.fullmatch(path.name) and path.stat().st_mtime < time.time() - _LONG_S:
+                    path.unlink()
+        left = {found[1] for path in listed if (found := _LEFT.fullmatch(path.name))}
         for digest in left:
             with suppress(OSError), file_lock(self._lock(digest), wait=False) as got:
                 for path in self._staged(digest) if got else ():
