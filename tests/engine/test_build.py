@@ -237,6 +237,14 @@ def test_orders_that_cannot_be_carried_out(job, tmp_path, changes, error, says):
     assert leftovers(tmp_path) == []
 
 
+def test_a_check_is_also_of_the_named_gpus_and_options(job):
+    with pytest.raises(UnsupportedError, match=r"9\.0: tensorrt_rtx \S+ builds ahead of time for"):
+        check_job(replace(job, target=Target(("9.0",))))
+    with pytest.raises(UnsupportedError, match="'hardware_compatible'"):
+        check_job(replace(job, options=BuildOptions(hardware_compatible=True)))
+    assert check_job(replace(job, target=Target(()))) == ()
+
+
 def test_a_graph_that_is_not_the_recorded_one_is_refused(job, tmp_path):
     other = replace(job.graph, outputs=(TensorSpec("y", "float16", ("batch", 32)),))
     with pytest.raises(BundleError, match="output 'y': the bundle says HALF of 2 dimensions, the graph has FLOAT"):

@@ -98,10 +98,13 @@ def _build(
 
 
 def find_unsupported(trt: Any, job: BuildJob, log: Log) -> tuple[Finding, ...]:
-    """The nodes of a job's graph that the library cannot take. Nothing is built."""
+    """The nodes of a job's graph that the library cannot take. Nothing is built. A job that names compute capabilities
+    is also held against them and its options: raises what `configure` raises."""
     logger = make_logger(trt, BuildLog(log))
     try:
         builder = trt.Builder(logger)
+        if job.target.compute_capabilities:
+            configure(trt, builder, job, make_monitor(trt, lambda text, done: True))
         network = builder.create_network(strongly_typed(trt))
         parser = trt.OnnxParser(network, logger)
         taken = parse(parser, job)
