@@ -38,7 +38,7 @@ class BlockWeights:
         self._pinned: list[Buffer] = []
         self._slots: list[Buffer] = []
         self.settled = self._primed = False
-        self._generation = 0
+        self.generation = 0  # counts releases: what was bound or captured before one may not run after it
         self._free = [device.event() for _ in range(SLOTS)]
         self._copied = [device.event() for _ in range(SLOTS)]
         self._under_way: set[int] = set()
@@ -73,7 +73,7 @@ class BlockWeights:
     def release(self) -> bool:
         """Let all memory go, to be settled anew; False where there was none."""
         held = self.settled or bool(self._slots)
-        self._generation += 1
+        self.generation += 1
         self._resident, self._pinned, self._slots, self.settled = [], [], [], False
         return held
 
@@ -82,7 +82,13 @@ class BlockWeights:
         serves until `release`."""
         if block < self.resident or not self.settled:
             return run
-        return partial(self._run, self._generation, block - self.resident, run)
+        return partial(self._run, self.generation, block - self.resident, run)
+
+    def prime(self) -> None:
+        """Have the first blocks in their slots, as a captured step wants them; one that failed leaves others there."""
+        if self._pinned and not self._primed:
+            self.begin()
+            self.end()
 
     def begin(self) -> None:
         """At the start of every step: the first blocks are in their slots, or are fetched."""
@@ -99,7 +105,7 @@ class BlockWeights:
         self._primed = True
 
     def _run(self, generation: int, index: int, run: Callable[[], None]) -> None:
-        if generation != self._generation:
+        if generation != self.generation:
             raise BackendError("the weights of this binding have left the device since; bind the denoiser again")
         slot = index % len(self._slots)
         if slot in self._under_way:

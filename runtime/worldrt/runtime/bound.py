@@ -72,5 +72,9 @@ class BoundDenoiser:
         the buffers of this object."""
         if self.graphs is None:
             body()
-        else:
-            self.graphs.run((key, tuple(session.capture_key for session in self.sessions)), body)
+            return
+        generation = None
+        if self.blocks is not None:
+            self.blocks.prime()
+            generation = self.blocks.generation
+        self.graphs.run((key, generation, tuple(session.capture_key for session in self.sessions)), body)
