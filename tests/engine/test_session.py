@@ -1,11 +1,16 @@
 import tracemalloc
+import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from worldrt.engine.backends import torch as torch_backend
 from worldrt.engine.bundle import load_bundle
 from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.engine.errors import BackendError, InputError, ShapeError
@@ -134,3 +139,43 @@ def test_a_graph_that_cannot_be_read(bundle_folder):
         open_session("onnxruntime", bundle_folder / "bundle.json", graph, HostDevice(), weight_root=bundle.weight_root)
     with pytest.raises(InputError, match="no 'onnx'"):
         open_session("onnx", bundle_folder / graph.file, graph, HostDevice(), weight_root=bundle.weight_root)
+
+
+def test_a_cuda_provider_that_cannot_be_loaded_is_an_error(bundle_folder, monkeypatch, capsys):
+    """ONNX Runtime goes on with the CPU then, and would be given addresses of a GPU."""
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    looked = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: looked.append(print("no libcublas")), raising=False)
+    bundle = load_bundle(bundle_folder)
+    graph = bundle.manifest.text.graphs["encode"]
+    gpu = SimpleNamespace(name="cuda:0", stream=5)
+    with warnings.catch_warnings(), pytest.raises(BackendError, match="cannot load its CUDA provider.*cudnn"):
+        warnings.simplefilter("ignore")
+        open_session("onnxruntime", bundle.path(graph.file), graph, gpu, weight_root=bundle.weight_root)
+    assert looked and not capsys.readouterr().out
+
+
+def test_torch_works_in_the_order_of_the_devices_stream(monkeypatch):
+    """Casting bound weights too: torch's own stream would not wait for their upload, nor the run for torch's own."""
+    order = []
+
+    @contextmanager
+    def stream(made):
+        order.append(f"enter {made}")
+        yield
+        order.append("leave")
+
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle, device: f"{handle} of {device}")
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch_backend, "_tensor", lambda torch, buffer: torch.zeros(buffer.shape))
+    monkeypatch.setattr(torch_backend, "_on", lambda tensor, device: order.append("cast") or tensor)
+    spec, weight = TensorSpec("x", "float32", (2,)), SimpleNamespace(name="w", dtype="float32", shape=(2,))
+    graph = SimpleNamespace(inputs=(spec,), outputs=(replace(spec, name="y"),), weights_as="inputs", weights=(weight,))
+    gpu = SimpleNamespace(name="cuda:1", stream=5)
+    module = torch.nn.Module()
+    module.forward = lambda x: order.append("run") or x
+    session = torch_backend.TorchSession(graph, gpu, torch, module, {"w": torch.float32})
+    buffers = {name: SimpleNamespace(shape=(2,)) for name in ("x", "y", "w")}
+    session._prepare(buffers)()
+    assert order == ["enter 5 of cuda:1", "cast", "leave", "enter 5 of cuda:1", "run", "leave"]

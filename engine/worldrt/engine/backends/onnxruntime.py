@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,11 @@ def open_session(
                 "A bundle in float32 runs everywhere: trt-export --precision fp32"
             ) from error
         raise BackendError(f"ONNX Runtime refuses {path}: {str(error).strip()}") from error
+    if device.name != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
+        raise BackendError(
+            "ONNX Runtime cannot load its CUDA provider; it needs the CUDA and cuDNN libraries that it was built for: "
+            "pip install 'onnxruntime-gpu[cuda,cudnn]', or use --device cpu"
+        )
     _check_interface(path, graph, session)
     return OnnxRuntimeSession(graph, device, session, list(others.values()))
 
@@ -108,6 +115,10 @@ def _providers(ort: Any, device: Device) -> list[Any]:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         raise BackendError("this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu, or use --device cpu")
+    find = getattr(ort, "preload_dlls", None)
+    if find is not None:
+        with redirect_stdout(io.StringIO()):  # it prints what it lacks; what is lacking in the end is said above
+            find()  # CUDA and cuDNN of Python packages, which the system does not look for
     index, stream = device.name.partition(":")[2], getattr(device, "stream", 0)
     settings = {"device_id": index, "user_compute_stream": str(stream)}
     return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def open_session(
         torch.set_num_threads(threads)
     place = path.parents[len(Path(graph.file).parts) - 1] / graph.program
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _order(torch, device):
             warnings.simplefilter("ignore")
             program = torch.export.load(place)
             if device.name != "cpu":
@@ -57,7 +57,8 @@ def open_session(
         if weights is None:
             raise BackendError(f"{path}: the torch backend needs the weights of the component")
         buffers = {weight.name: weights[weight.key] for weight in graph.weights}
-        module.load_state_dict(_state(torch, types, buffers, device), assign=True, strict=False)
+        with _order(torch, device):
+            module.load_state_dict(_state(torch, types, buffers, device), assign=True, strict=False)
     return TorchSession(graph, device, torch, torch.compile(module) if compile else module, types)
 
 
@@ -73,17 +74,25 @@ class TorchSession(Session):
         inputs = tuple(_tensor(torch, buffers[spec.name]) for spec in self.graph.inputs)
         outputs = tuple(_tensor(torch, buffers[spec.name]) for spec in self.graph.outputs)
         bound = {spec.name: buffers[spec.name] for spec in self._weight_specs}
-        state = _state(torch, self._types, bound, self.device) if bound else None
-        stream = getattr(self.device, "stream", None)
+        with _order(torch, self.device):  # after the uploads, which are on the device's stream
+            state = _state(torch, self._types, bound, self.device) if bound else None
 
         def run() -> None:
-            order = torch.cuda.stream(torch.cuda.ExternalStream(stream)) if stream is not None else nullcontext()
-            with torch.no_grad(), order:
+            with torch.no_grad(), _order(torch, self.device):
                 made = module(*inputs) if state is None else torch.func.functional_call(module, state, inputs)
                 for target, value in zip(outputs, made if isinstance(made, (tuple, list)) else (made,), strict=True):
                     target.copy_(value)
 
         return run
+
+
+def _order(torch: Any, device: Device) -> AbstractContextManager[Any]:
+    """Within it torch gives its work to the device's stream, which does not wait for torch's own."""
+    stream = getattr(device, "stream", None)
+    if stream is None:
+        return nullcontext()
+    order: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device.name))
+    return order
 
 
 def _state(torch: Any, types: Mapping[str, Any], buffers: Mapping[str, Buffer], device: Device) -> dict[str, Any]:
