@@ -171,6 +171,7 @@ class FakeCuda:
         return 0, self.devices
 
     def cudaSetDevice(self, index):
+        self.current = index
         return (0,)
 
     def cudaGetDeviceProperties(self, index):

@@ -356,3 +356,4 @@ def install(monkeypatch, cuda, trt):
     monkeypatch.setattr(_trt, "load_library", lambda name: trt)
     monkeypatch.setattr(obtain, "build_plan", trt.build)
     monkeypatch.setattr(kernels_cuda, "multistep_update", fake_update(cuda))
+    monkeypatch.setattr(kernels_cuda, "missing", lambda: None)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldrt.engine import cuda as engine_cuda
 from worldrt.engine.compare import difference
 from worldrt.engine.errors import BackendError
 from worldrt.runtime import probes
@@ -152,6 +153,15 @@ def test_the_tables_name_failures_and_times(nano_bundle, capsys):
         (["--backends", "onnxruntime,null", "--tolerance", "float8=1"], "--tolerance: expected a number above 0"),
         (["--backends", "onnxruntime,null", "--steps", "0"], "--steps: expected 1 or more"),
         (["--backends", "onnxruntime,null+block_weights=constants"], "--block_weights: it is about engines"),
+        (["--backends", "onnxruntime,null+latency_s=soon"], "null+latency_s: expected a number of 0 or more"),
+        (["--backends", "onnxruntime,onnxruntime+threads=many"], "threads: expected a whole number of 0 or more"),
+        (["--backends", "onnxruntime,onnxruntime+threads=-1"], "threads: expected a whole number of 0 or more"),
+        (["--backends", "onnxruntime,onnxruntime+threads"], "threads: expected a whole number of 0 or more"),
+        (["--backends", "onnxruntime,torch+compile=maybe"], "torch+compile: expected no value"),
+        (["--backends", "onnxruntime,onnxruntime+thread=1"], "no option 'thread'; there are: threads, low_memory"),
+        (["--backends", "onnxruntime,onnxruntime+"], "onnxruntime has no option ''"),
+        (["--backends", "onnxruntime,null", "--width", "17"], "--width: expected a multiple of 16, got 17"),
+        (["--backends", "onnxruntime,null", "--num_frames", "3"], "--num_frames: expected 1 more than a multiple of 4"),
     ],
 )
 def test_mistakes_are_one_line(nano_bundle, arguments, words, capsys):
@@ -230,6 +240,28 @@ def test_backends_carry_a_device_and_options():
         "cuda:1",
         {"compile": True, "threads": 2, "mode": "fast", "x": 0.5},
     )
+
+
+def test_each_backend_works_on_its_own_gpu(nano_bundle, monkeypatch):
+    """What the driver has current in the thread, whenever one of two backends on two GPUs is used."""
+    cuda, seen = FakeCuda(devices=2), []
+    monkeypatch.setattr(engine_cuda, "_import_runtime", lambda: cuda)
+
+    def probing(models, part, case):
+        def note():
+            seen.append((models.execution.device, cuda.current))
+
+        def outputs():
+            note()
+            yield "text", np.zeros(1, np.float32)
+
+        return probes.Probe(outputs, {"run": (note, 1)})
+
+    monkeypatch.setattr(probes, "probe", probing)
+    backends = "onnxruntime:cuda:1,onnxruntime:cuda:0"
+    arguments = ["--backends", backends, "--bundle", str(nano_bundle), "--components", "text", "--rounds", "2"]
+    assert main(["compare", *arguments]) == 0
+    assert len(seen) == 6 and set(seen) == {("cuda:1", 1), ("cuda:0", 0)}
 
 
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from worldrt.engine.bundle import load_bundle
-from worldrt.engine.errors import DeviceMemoryError, ShapeError
+from worldrt.engine.errors import BackendError, DeviceMemoryError, ShapeError
 from worldrt.engine.plans import Range
+from worldrt.kernels import cuda as kernels_cuda
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
 from worldrt.runtime.engines import Engines
@@ -267,3 +268,13 @@ def test_a_video_from_text_is_that_of_onnx_runtime(runs, monkeypatch, tmp_path, 
     )
     same(runs.frames(backend=library, device="cuda", engines=engines, **execution), expected)
     assert not cuda.violations and len(trt.builds) == 7
+
+
+def test_without_the_kernels_of_a_step_nothing_is_begun(runs, monkeypatch, tmp_path):
+    cuda = FakeCuda()
+    trt = FakeTrt(cuda, "tensorrt")
+    install(monkeypatch, cuda, trt)
+    monkeypatch.setattr(kernels_cuda, "missing", lambda: "not built")
+    with pytest.raises(BackendError, match="a step needs the CUDA kernels: not built; or use --device cpu"):
+        runs.frames(backend="tensorrt", device="cuda", engines=Engines(tmp_path / "plans"))
+    assert not trt.builds and not cuda.memory

@@ -44,8 +44,12 @@ class CudaDevice:
             )
         if index >= count:
             raise BackendError(f"{self.name}: this machine has {count} CUDA device(s)")
-        self.call("cudaSetDevice", index)
+        self.make_current()
         self.stream = int(self.call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking))
+
+    def make_current(self) -> None:
+        """Have this thread's work go to this GPU; needed only where a process uses several in turn."""
+        self.call("cudaSetDevice", self.index)
 
     @cached_property
     def copy_stream(self) -> int:

@@ -27,6 +27,11 @@ _TYPES = {
 }
 
 
+def missing() -> str | None:
+    """Why the ops of this module cannot run here, or None."""
+    return _library.load("cuda")[1] or None
+
+
 def multistep_update(
     x: DeviceArray,
     x0: DeviceArray,

@@ -16,6 +16,7 @@ import numpy as np
 
 from worldrt.engine.bundle import Component, Denoiser
 from worldrt.engine.compare import Difference, difference
+from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import WorldrtError
 from worldrt.runtime import probes
 from worldrt.runtime.models import Models
@@ -131,6 +132,7 @@ def _measure(group: Mapping[str, Models], part: Part, case: Case, rounds: int) -
     loaded: dict[str, Probe] = {}
     for name, models in group.items():
         with _noted(measured[name]):
+            _make_current(models)
             loaded[name] = probes.probe(models, part, case)
             for tensor, array in loaded[name].outputs():
                 measured[name].outputs[tensor] = array
@@ -138,12 +140,20 @@ def _measure(group: Mapping[str, Models], part: Part, case: Case, rounds: int) -
         for name in list(loaded)[:: -1 if index % 2 else 1]:
             for work, (do, units) in loaded[name].timed.items():
                 with _noted(measured[name]):
+                    _make_current(group[name])
                     start = time.perf_counter()
                     do()
                     measured[name].seconds.setdefault(work, []).append((time.perf_counter() - start) / units)
     for models in group.values():
         models.close()
     return measured
+
+
+def _make_current(models: Models) -> None:
+    """Two backends may be on two GPUs."""
+    device = models.execution.opened_device
+    if isinstance(device, CudaDevice):
+        device.make_current()
 
 
 @contextmanager

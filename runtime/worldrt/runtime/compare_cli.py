@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from worldrt.engine import plugin
 from worldrt.engine.bundle import Manifest
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
@@ -18,6 +20,11 @@ from worldrt.runtime.models import Models
 from worldrt.runtime.probes import Case, Part
 
 TOLERANCE_EXCEEDED = 1
+_KINDS = {
+    "int": ((int,), "a whole number of 0 or more"),
+    "float": ((int, float), "a number of 0 or more"),
+    "bool": ((bool,), "no value: it is switched on by its name"),
+}
 PROMPT = "A red car drives along a coast road in the evening sun"
 ABOUT = (
     "Run every component and some sampling steps on two or more backends, on the same seeded inputs, and print how far "
@@ -56,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, flag)
         if value is not None and value < least:
             raise InputError(f"--{flag}: expected {least} or more, got {value}")
+    for flag, unit, rest in (("width", 16, 0), ("height", 16, 0), ("num_frames", 4, 1)):
+        value = getattr(args, flag)
+        if value is not None and value % unit != rest:
+            raise InputError(f"--{flag}: expected {'1 more than ' * rest}a multiple of {unit}, got {value}")
     specs = [text for text in args.backends.split(",") if text]
     if len(specs) != len(set(specs)) or len(specs) < 2:
         raise InputError(f"--backends: expected two or more different ones, got '{args.backends}'")
@@ -119,7 +130,24 @@ def _of_runs(backend: str, device: str, options: Mapping[str, Any]) -> tuple[arg
     given = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items() if key in known]
     flags = parser.parse_args(given)
     engine_flags.check(flags)
-    return flags, {key: value for key, value in options.items() if key not in known}
+    own = {key: value for key, value in options.items() if key not in known}
+    _check_own(backend, own)
+    return flags, own
+
+
+def _check_own(backend: str, options: Mapping[str, Any]) -> None:
+    """The numbers and switches that a backend's `open_session` takes. Raises `InputError`."""
+    taken = inspect.signature(plugin.load("worldrt.engine.backends", backend).open_session).parameters
+    kinds: dict[str, str] = {name: str(p.annotation) for name, p in taken.items() if p.annotation in _KINDS}
+    for name, value in options.items():
+        if name not in kinds:
+            there = ", ".join(kinds) or "none"
+            raise InputError(
+                f"--backends: {backend} has no option '{name}'; there are: {there}, and the flags of trt-run for GPUs"
+            )
+        fits, what = _KINDS[kinds[name]]
+        if type(value) not in fits or value < 0:
+            raise InputError(f"--backends: {backend}+{name}: expected {what}, got '{value}'")
 
 
 def _chosen(manifests: Sequence[Manifest], names: Sequence[str] | None) -> list[Part]:

@@ -15,6 +15,7 @@ from worldrt.engine.overlay import WeightChange
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, conditions_of
 from worldrt.runtime.observer import Observer
+from worldrt.runtime.sampling import check_kernels
 from worldrt.runtime.staging import again_with_room, component_bytes, let_go
 from worldrt.runtime.text import TextEncoder
 from worldrt.runtime.vae import VaeCodec
@@ -73,6 +74,7 @@ class Models:
         filled, or not there, would make another video without a word.
         """
         opener = self.opener(task)
+        check_kernels(opener.device)
         manifest = opener.bundle.manifest
         taken, given = conditions_of(manifest.denoisers[task]) - {"position"}, set(conditions)
         if taken != given:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.device import Buffer, Device
+from worldrt.engine.errors import BackendError
 from worldrt.kernels import MultistepUpdate
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.samplers import SamplerTable
@@ -23,11 +24,19 @@ def sample(
     `noise` float32 (1, C, T, H, W), already at the table's first level. `guidance` g gives x0 = c + g (c - u). Nothing
     of the size of a tensor is allocated after the first row. The caller may stop between two rows.
     """
+    check_kernels(bound.device)
     bound.fill("x", noise)
     step = (_host_step if bound.device.name == "cpu" else _device_step)(bound, table, guidance)
     for index in range(len(table)):
         step(index)
         yield index + 1
+
+
+def check_kernels(device: Device) -> None:
+    """Raises `BackendError` where the device is a GPU and the kernels of a step are not there."""
+    reason = None if device.name == "cpu" else importlib.import_module("worldrt.kernels.cuda").missing()
+    if reason:
+        raise BackendError(f"{device.name}: a step needs the CUDA kernels: {reason}; or use --device cpu")
 
 
 def _host_step(bound: BoundDenoiser, table: SamplerTable, guidance: float) -> Callable[[int], None]:
