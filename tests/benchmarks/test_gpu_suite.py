@@ -139,6 +139,22 @@ def test_real_parts_write_one_report_and_say_what_is_missing(tmp_path, capsys):
     assert path.with_suffix(".md").read_text() in said.out
 
 
+def test_a_folder_that_cannot_be_written_to_is_known_before_the_work(tmp_path, steps, capsys):
+    names = steps(first="open('begun', 'w')")
+    (tmp_path / "results").write_text("a file")
+    assert main(["gpu", "--device", "cpu", "--output", str(tmp_path / "results"), "--parts", *names]) == 2
+    assert "gpu suite: first" not in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_are_printed(tmp_path, steps, capsys):
+    folder = tmp_path / "results"
+    broken = f"{GOOD}; import shutil; shutil.rmtree({str(folder)!r}); open({str(folder)!r}, 'w').close()"
+    names = steps(first=broken, second=GOOD)
+    assert main(["gpu", "--device", "cpu", "--output", str(folder), "--parts", *names]) == 2
+    said = capsys.readouterr()
+    assert "warning: " in said.err and "second: PASSED" in said.err and "## Parts" in said.out
+
+
 def test_names_of_parts():
     assert suite.names(None) == [step.name for step in suite.STEPS]
     assert suite.names(["tests", "backend"])[-1] == "backend:torch+compile"

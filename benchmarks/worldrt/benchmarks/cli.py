@@ -14,7 +14,7 @@ from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.render import markdown
 from worldrt.benchmarks.results import FAILED, Report, Table, read, report, write
 from worldrt.engine import cli
-from worldrt.engine.errors import InputError
+from worldrt.engine.errors import InputError, OutputError
 
 MODELS = ("nano", "2B", "14B")
 Made = tuple[Sequence[Table], dict[str, Any], dict[str, list[float]]]
@@ -81,20 +81,21 @@ def _main(argv: Sequence[str] | None) -> int:
         raise InputError(f"--rounds: expected 1 or more, got {args.rounds}")
     machine = machines.identify(argv)
 
-    def save(made: Made) -> Report:
+    def reported(made: Made) -> Report:
         tables, settings, samples = made
-        return _save(args, report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples))
+        return report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples)
 
-    args.save = save
+    args.save = lambda made: _save(args, reported(made))
     with tempfile.TemporaryDirectory(prefix="trt-bench-") as scratch:
-        result = save(args.measure(args, Path(scratch)))
-    print(markdown(result), end="")
+        result = reported(args.measure(args, Path(scratch)))
+    print(markdown(result), end="", flush=True)  # before it is written, which can fail
+    _save(args, result)
     if args.output:
         print(f"\n{args.output / result.file_name}")
     return 1 if any(table.columns == FAILED for table in result.tables) else 0
 
 
-def _save(args: Namespace, result: Report) -> Report:
+def _save(args: Namespace, result: Report) -> None:
     """Write what there is so far; a verb may call for it in the middle, and the last one stays."""
     if args.markdown:
         args.markdown.write_text(markdown(result), encoding="utf-8")
@@ -102,7 +103,6 @@ def _save(args: Namespace, result: Report) -> Report:
         path = write(result, args.output)
         if args.verb == "gpu":
             path.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
-    return result
 
 
 def _cpu(args: Namespace, scratch: Path) -> Made:
@@ -169,7 +169,15 @@ def _gpu(args: Namespace, scratch: Path) -> Made:
         del bundles["bfloat16"]
     settings = {"device": args.device, "parts": " ".join(names), "budget_s": args.budget_s}
     setup = Setup(args.device, args.rounds, scratch, bundles=bundles)
-    run = suite.Suite(setup, args.budget_s, say(args), lambda made: args.save((made[0], settings, made[1])))
+    args.save(([], settings, {}))  # a folder that cannot be written to is known before minutes of work
+
+    def save(made: Any) -> None:
+        try:
+            args.save((made[0], settings, made[1]))
+        except (OutputError, OSError) as error:
+            print(f"warning: {error}", file=sys.stderr, flush=True)
+
+    run = suite.Suite(setup, args.budget_s, say(args), save)
     tables, samples = run.run(names)
     return tables, settings, samples
 
