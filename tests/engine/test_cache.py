@@ -264,6 +264,15 @@ def test_what_cannot_be_removed_is_an_error_of_one_line(cache, make_job, builder
         obtain(make_job(), cache, builder)
 
 
+def test_an_old_plan_that_cannot_go_does_not_cost_the_new_one(tmp_path, make_job, builder, caplog):
+    cache = PlanCache(tmp_path / "plans", 0)
+    old = obtain(make_job(1), cache, builder)
+    old.path.unlink()
+    old.path.mkdir()
+    assert obtain(make_job(2), cache, builder).path.exists()
+    assert "cannot be removed" in caplog.text
+
+
 def test_what_was_read_of_the_weights_is_remembered_even_if_the_build_fails(cache, make_job, monkeypatch):
     saved = []
     monkeypatch.setattr(cache.hashes, "save", lambda: saved.append(True))

@@ -136,10 +136,18 @@ class PlanCache:
         for entry in reversed(entries):
             if total <= self.limit_bytes:
                 break
-            if entry.digest != keep and self.remove(entry.digest):
+            if entry.digest != keep and self._removed(entry):
                 total -= entry.nbytes
                 removed.append(entry)
         return removed
+
+    def _removed(self, entry: Entry) -> bool:
+        """Remove an entry if that can be done: one that stays is no reason to lose the plan that was just made."""
+        try:
+            return self.remove(entry.digest)
+        except OutputError as error:
+            _log.warning("%s", error)
+            return False
 
     def verify(self) -> Iterator[tuple[Entry, str | None]]:
         """Every entry that is not being built just now, and what is wrong with it or None. Reads all plans whole."""
