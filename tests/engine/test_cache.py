@@ -267,8 +267,8 @@ def test_what_cannot_be_removed_is_an_error_of_one_line(cache, make_job, builder
 def test_an_old_plan_that_cannot_go_does_not_cost_the_new_one(tmp_path, make_job, builder, caplog):
     cache = PlanCache(tmp_path / "plans", 0)
     old = obtain(make_job(1), cache, builder)
-    old.path.unlink()
-    old.path.mkdir()
+    record_of(old).unlink()
+    record_of(old).mkdir()
     assert obtain(make_job(2), cache, builder).path.exists()
     assert "cannot be removed" in caplog.text
 
