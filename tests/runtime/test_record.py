@@ -91,3 +91,14 @@ def test_rows_are_spread_evenly():
     assert Recording(Path("x"), 1).rows(5) == {0}
     with pytest.raises(InputError):
         Recording(Path("x"), -1).prepare()
+
+
+def test_an_interrupted_recording_keeps_no_half_file(tmp_path, monkeypatch):
+    def interrupted(file, data):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(Recording(tmp_path).frames([np.zeros(3, np.uint8)]))
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ import numpy as np
 
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import InputError, OutputError
+from worldrt.engine.files import staged_file
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import TensorSpec
 
@@ -75,10 +76,8 @@ class Recording:
             yield frame
 
     def _write(self, path: Path, data: Any) -> None:
-        try:
-            np.savez(path, **data) if isinstance(data, dict) else np.save(path, data)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error}") from error
+        with staged_file(path) as part, part.open("wb") as file:
+            np.savez(file, **data) if isinstance(data, dict) else np.save(file, data)
 
 
 def _shared(
