@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from worldrt.benchmarks.cli import main
-from worldrt.benchmarks.gpu import _engines, child, suite
+from worldrt.benchmarks.gpu import _engines, backend, child, suite
 from worldrt.benchmarks.gpu.base import CheckError, MissingError, Setup
 from worldrt.benchmarks.gpu.suite import Step, Suite
 from worldrt.benchmarks.results import FAILED, Table, read
 from worldrt.engine import plugin
+from worldrt.runtime.compare import Comparison
 
 HOUSE = Path(__file__).parents[2]
 MADE = {"tables": [{"title": "half", "columns": ["a"], "rows": [[1]]}], "samples": {"x_s": [1.0]}}
@@ -153,6 +154,22 @@ def test_results_that_cannot_be_written_are_printed(tmp_path, steps, capsys):
     assert main(["gpu", "--device", "cpu", "--output", str(folder), "--parts", *names]) == 2
     said = capsys.readouterr()
     assert "warning: " in said.err and "second: PASSED" in said.err and "## Parts" in said.out
+
+
+def test_without_the_cuda_kernels_everything_but_transformers_is_compared(tmp_path, monkeypatch):
+    """As on a machine that has a driver and no nvcc."""
+    parts, asked = [("text", "encode"), ("vae", "decode_first"), ("video2world", "")], []
+    (tmp_path / "bundle.json").write_text("{}")
+    models = SimpleNamespace(bundles=[SimpleNamespace(manifest=None)])
+    monkeypatch.setattr(backend.Models, "open", lambda *places, **execution: models)
+    monkeypatch.setattr(backend.probes, "parts", lambda manifest: parts)
+    monkeypatch.setattr(backend.cuda, "missing", lambda: "not built")
+    done = Comparison(("onnxruntime:cpu", "torch"), (), ())
+    monkeypatch.setattr(backend.compare, "run", lambda contenders, chosen, *rest: asked.extend(chosen) or done)
+    setup = Setup("cuda", 1, tmp_path, "torch", {"float32": tmp_path})
+    with pytest.raises(MissingError, match="transformers were not run: CUDA kernels: not built"):
+        list(backend.run(setup))
+    assert asked == parts[:2]
 
 
 def test_names_of_parts():

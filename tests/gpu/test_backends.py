@@ -6,6 +6,7 @@ import pytest
 
 from worldrt.engine import plugin
 from worldrt.engine.cache import PlanCache
+from worldrt.kernels import cuda
 from worldrt.runtime.cli import main
 from worldrt.runtime.doctor import examine
 
@@ -15,8 +16,8 @@ STEPS = "3"
 
 def needs(backend):
     reason = plugin.load("worldrt.engine.backends", backend).unavailable()
-    if reason:
-        pytest.skip(reason)
+    if reason or cuda.missing():
+        pytest.skip(reason or f"CUDA kernels: {cuda.missing()}")
     if backend == "onnxruntime" and "CUDAExecutionProvider" not in examine()["onnxruntime_providers"]:
         pytest.skip("this onnxruntime is without the CUDA provider")
 

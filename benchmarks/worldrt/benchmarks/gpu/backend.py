@@ -11,6 +11,7 @@ from worldrt.benchmarks.gpu.base import CheckError, Made, MissingError, Samples,
 from worldrt.benchmarks.results import Table
 from worldrt.engine import plugin
 from worldrt.engine.errors import BackendError
+from worldrt.kernels import cuda
 from worldrt.runtime import compare, probes
 from worldrt.runtime.compare import Comparison, Row
 from worldrt.runtime.compare_cli import PROMPT, parse_backend
@@ -22,7 +23,8 @@ STEPS, DRY_STEPS = 6, 1
 
 
 def run(setup: Setup) -> Iterator[Made]:
-    """Raises `MissingError` where the backend or a bundle is not there, `CheckError` past a tolerance."""
+    """Raises `MissingError` where the backend or a bundle is not there, and at the end where the kernels of a step are
+    not, without which transformers do not run; `CheckError` past a tolerance."""
     name, _, options = parse_backend(setup.argument)
     reason = _unavailable(name, setup)
     if reason:
@@ -30,6 +32,7 @@ def run(setup: Setup) -> Iterator[Made]:
     reference = _reference(setup)
     case = Case(PROMPT, DRY_STEPS if setup.dry else STEPS, seed=0)
     failed: list[str] = []
+    lacking = None if setup.dry else cuda.missing()
     for precision in PRECISIONS if not setup.dry else PRECISIONS[:1]:
         folder = setup.bundles.get(precision)
         if folder is None or not (folder / "bundle.json").is_file():
@@ -40,12 +43,15 @@ def run(setup: Setup) -> Iterator[Made]:
         except BackendError as error:
             raise MissingError(str(error)) from error
         chosen = [part for part in probes.parts(models.bundles[0].manifest) if not setup.dry or part[0] == "text"]
+        chosen = [part for part in chosen if part[1] or not lacking]
         contenders = {reference[0]: reference[1], setup.argument: models}
         done = compare.run(contenders, chosen, case, min(setup.rounds, 10))
         failed += [f"{precision} {row.component}" for row in done.rows if row.passed is False]
         yield _made(f"{setup.argument} on {setup.device}, nano in {precision}", precision, done)
     if failed:
         raise CheckError(f"past the tolerance, or not run: {', '.join(dict.fromkeys(failed))}")
+    if lacking:
+        raise MissingError(f"transformers were not run: CUDA kernels: {lacking}")
 
 
 def _reference(setup: Setup) -> tuple[str, Models]:
