@@ -251,7 +251,8 @@ def test_ctrl_c_leaves_no_plan_and_no_process(nano_bundle, tmp_path):
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
     assert builders and not any(os.path.exists(f"/proc/{pid}") for pid in builders)
-    assert not [p for p in (tmp_path / "plans").glob("*") if p.suffix in (".plan", ".json")]
+    left = {path.name for path in (tmp_path / "plans").glob("*") if path.suffix != ".lock"}
+    assert left <= {"content.json"}, "the hashes of the weights are true whatever becomes of the plan"
 
 
 def children(pid):
