@@ -14,7 +14,7 @@ from worldrt.engine.bundle import load_bundle
 from worldrt.engine.errors import UnsupportedError
 from worldrt.engine.plans import BuildJob, Range, Target
 from worldrt.engine.weights import open_weights
-from worldrt.export.quantize.job import weight_amax
+from worldrt.export.quantize.calibrate import weight_amax
 from worldrt.export.quantize.scheme import FP8, INT8, MXFP8, NVFP4
 from worldrt.export.quantize.static import chosen, insert, ranged
 

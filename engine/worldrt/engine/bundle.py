@@ -93,7 +93,8 @@ class Denoiser(Component):
 
     `quantization`: linear layers are of this kind. The weights of `int8` (at run time, for CPUs) lie in the .onnx file
     and not among `weights`; the others (for engines) quantise those of the checkpoint inside the graph.
-    `quality` is what that was measured to do.
+    `quality` is what that was measured to do. In block form the scales of all instances are weights of `block` too:
+    they lie in `scales`, a safetensors file of the bundle itself.
 
     `sizes`: resolution -> aspect ratio -> (width, height) in pixels. `frames`: fps -> number of pixel frames.
     """
@@ -108,6 +109,7 @@ class Denoiser(Component):
     size_multiple_px: int = 16
     quantization: Quantization | None = None
     quality: Quality | None = None
+    scales: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,51 +10,68 @@ Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from worldrt.engine.bundle import Graph
+from worldrt.engine.errors import BundleError
 from worldrt.engine.plans import Constant
 from worldrt.engine.tensors import ONNX_TYPES
 from worldrt.engine.weights import WeightStore, weight_key
 
 _MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
-_DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14
+_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9, 13, 14
 _KEY, _VALUE = 1, 2
 _EXTERNAL = 1
 
 
 def constants_of(graph: Graph, store: WeightStore, block: int = 0) -> tuple[Constant, ...]:
-    """The weight inputs of instance `block` of a graph, by their places in the checkpoint; none where the graph refers
-    to its weights itself. Raises `CheckpointError` where the store lacks one, `UnsupportedError` where it is not the
-    checkpoint's own."""
+    """The weight inputs of instance `block` of a graph, by their places in the checkpoint, or in the bundle where they
+    are its own; none where the graph refers to its weights itself. Raises `CheckpointError` where the store lacks one,
+    `UnsupportedError` where it is not the checkpoint's own."""
     if graph.weights_as == "external":
         return ()
     found = []
     for weight in graph.weights:
         file, tensor = store.place(weight_key(weight, block))
-        place = file.path.relative_to(store.root).as_posix()
-        found.append(Constant(weight.name, tensor.dtype, tensor.shape, place, tensor.offset, tensor.nbytes))
+        own = file is store.own
+        place = file.path.name if own else file.path.relative_to(store.root).as_posix()
+        folder = file.path.parent.absolute() if own else None
+        found.append(Constant(weight.name, tensor.dtype, tensor.shape, place, tensor.offset, tensor.nbytes, folder))
     return tuple(found)
 
 
 def with_constants(onnx: bytes, constants: Iterable[Constant]) -> bytes:
-    """An ONNX file in which some of the inputs are constants."""
+    """An ONNX file in which some of the inputs are constants. Raises `BundleError` where one with a folder of its own
+    cannot be read."""
     initializers = b"".join(_field(_GRAPH_INITIALIZER, _tensor(constant)) for constant in constants)
     return onnx + _field(_MODEL_GRAPH, initializers) if initializers else onnx
 
 
 def _tensor(constant: Constant) -> bytes:
-    """A `TensorProto` that refers to its values."""
+    """A `TensorProto` that refers to its values, or holds them where they lie in a folder of their own."""
+    described = [
+        *(_number(_DIMS, size) for size in constant.shape),
+        _number(_DATA_TYPE, ONNX_TYPES[constant.dtype]),
+        _field(_NAME, constant.name.encode()),
+    ]
+    if constant.folder is not None:
+        return b"".join([*described, _field(_RAW_DATA, _values(constant.folder / constant.file, constant))])
     place = {"location": constant.file, "offset": str(constant.offset), "length": str(constant.nbytes)}
     entries = (_field(_KEY, key.encode()) + _field(_VALUE, _utf8(value)) for key, value in place.items())
-    return b"".join(
-        [
-            *(_number(_DIMS, size) for size in constant.shape),
-            _number(_DATA_TYPE, ONNX_TYPES[constant.dtype]),
-            _field(_NAME, constant.name.encode()),
-            *(_field(_EXTERNAL_DATA, entry) for entry in entries),
-            _number(_DATA_LOCATION, _EXTERNAL),
-        ]
-    )
+    referred = [*(_field(_EXTERNAL_DATA, entry) for entry in entries), _number(_DATA_LOCATION, _EXTERNAL)]
+    return b"".join([*described, *referred])
+
+
+def _values(path: Path, constant: Constant) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(constant.offset)
+            values = file.read(constant.nbytes)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(values) != constant.nbytes:
+        raise BundleError(f"{path}: cut short: no {constant.nbytes} bytes at {constant.offset}; copy the bundle whole")
+    return values
 
 
 def _utf8(text: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph
 from worldrt.engine.constants import constants_of
+from worldrt.engine.errors import UnsupportedError
 from worldrt.engine.memory import available_bytes
 from worldrt.engine.plans import BuildJob, BuildOptions, Library, Range, Target
 from worldrt.engine.profiles import profile_of
@@ -84,7 +85,17 @@ def choose_block_weights(denoiser: Denoiser, store: WeightStore, asked: str = "a
     (on disk, and 4 times in memory while it is built), is built for each block, and is of no use to another checkpoint.
     So they are for transformers of up to 2 GB of weights, where a block can be built in the memory that is free; larger
     ones share one block plan that takes its weights as inputs.
+
+    Quantised blocks are constants: a library multiplies in 8 bits only where it knows the scales when it builds.
+    Raises `UnsupportedError` where they are asked for as inputs.
     """
+    if denoiser.quantization is not None:
+        if asked == "inputs":
+            raise UnsupportedError(
+                f"blocks quantised to {denoiser.quantization} would be computed in {denoiser.precision} with their "
+                "weights as inputs; have them as constants of the engines: --block_weights constants"
+            )
+        return "constants"
     if asked in ("inputs", "constants"):
         return "inputs" if asked == "inputs" else "constants"
     one = weight_bytes(denoiser.graphs["block"], store)

@@ -69,7 +69,7 @@ def _weights_sha256(job: BuildJob, hashes: ContentHashes) -> str | None:
         for tensor in external_tensors(job.path)  # their dtypes and shapes are in the graph file
     ]
     held += [
-        (c.name, c.dtype, list(c.shape), hashes.of(_place(job.weight_root, c.file), c.offset, c.nbytes))
+        (c.name, c.dtype, list(c.shape), hashes.of(_place(c.folder or job.weight_root, c.file), c.offset, c.nbytes))
         for c in job.constants
     ]
     return digest_of(sorted(held)) if held else None

@@ -38,7 +38,8 @@ Profile = Mapping[str, Range]
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor of a safetensors file in the place of the weight input `name`; `file` is below the weight root."""
+    """A tensor of a safetensors file in the place of the weight input `name`; `file` is below the weight root, or below
+    `folder`. Values from such a folder are small, and are copied into the graph."""
 
     name: str
     dtype: str
@@ -46,6 +47,7 @@ class Constant:
     file: str
     offset: int
     nbytes: int
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,10 @@ def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
     if denoiser.quality is not None:
         _expect(denoiser.quantization is not None, f"{where}.quality", "none without quantization", "one")
         check_quality(f"{where}.quality", denoiser.quality)
+    if denoiser.scales is not None:
+        fits = denoiser.quantization is not None and denoiser.form == "block"
+        _expect(fits, f"{where}.scales", "a quantised denoiser in block form", denoiser.form)
+        _expect(denoiser.scales in manifest.files, f"{where}.scales", "one of the bundle's files", denoiser.scales)
     temporal = manifest.vae.temporal if manifest.vae is not None else 1
     _expect(bool(denoiser.frames), f"{where}.frames", "a frame count for each fps", "none")
     for fps, frames in denoiser.frames.items():

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph, Weight, WeightFile
 from worldrt.engine.device import Buffer
 from worldrt.engine.errors import BundleError, CheckpointError
+from worldrt.engine.merge import widened
 from worldrt.engine.safetensors import SafetensorsFile, StoredTensor
+
+SCALE = "scale."
+"""What the keys of scales begin with, unlike those of any checkpoint."""
 
 
 @dataclass(frozen=True)
 class WeightStore:
-    """The tensors of one component by checkpoint key; reading one maps its file and copies nothing."""
+    """The tensors of one component by checkpoint key; reading one maps its file and copies nothing.
+
+    `own` is the one file that lies in the bundle and not below `root`: scales.
+    """
 
     root: Path
     owner: Mapping[str, SafetensorsFile]
+    own: SafetensorsFile | None = field(default=None, kw_only=True)
 
     def __getitem__(self, key: str) -> Buffer:
         """Raises `CheckpointError` for an unknown key."""
@@ -49,19 +59,33 @@ def open_weights(bundle: Bundle, component: Component, *, full: bool = False) ->
     """Open a component's weight files. `full` also compares recorded hashes of whole files.
 
     Raises `BundleError` where a file is missing, leaves the weight root, has another fingerprint, or where a tensor
-    that a graph uses is absent or has another shape or dtype; `CheckpointError` where a file is damaged.
+    that a graph uses is absent or has another shape or dtype, or a scale is not above 0; `CheckpointError` where a file
+    is damaged.
     """
     owner: dict[str, SafetensorsFile] = {}
     for relative in component.files:
         file = _open_checked(bundle, relative, full)
         owner |= dict.fromkeys(file.tensors, file)
+    own = _open_scales(bundle, component.scales) if isinstance(component, Denoiser) and component.scales else None
+    if own is not None:
+        owner |= dict.fromkeys(own.tensors, own)
     for name, graph in component.graphs.items():
         instances = component.blocks - 1 if isinstance(component, Denoiser) and name == "block" else 1
         for i in range(instances):
             _check_tensors(bundle, graph, owner, i)
     if isinstance(component, Denoiser) and "block" in component.graphs:
         _check_last(bundle, component, owner)
-    return WeightStore(bundle.weight_root, owner)
+    return WeightStore(bundle.weight_root, owner, own=own)
+
+
+def _open_scales(bundle: Bundle, relative: str) -> SafetensorsFile:
+    """Scales divide and multiply whole channels, so each is to be a number above 0."""
+    file = SafetensorsFile.open(bundle.path(relative))
+    for key, tensor in file.tensors.items():
+        values = widened(file[key].numpy(), tensor.dtype)
+        if not key.startswith(SCALE) or not ((values > 0) & np.isfinite(values)).all():
+            raise BundleError(f"{file.path}: '{key}': expected finite scales above 0; export the bundle again")
+    return file
 
 
 def _open_checked(bundle: Bundle, relative: str, full: bool) -> SafetensorsFile:

@@ -23,7 +23,6 @@ from worldrt.engine.bundle import (
     load_bundle,
     write_manifest,
 )
-from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_folder
 from worldrt.engine.memory import peak_rss_bytes
 from worldrt.engine.weights import fingerprint, open_weights
@@ -34,7 +33,7 @@ from worldrt.export.job import Done, jobs_of, run_jobs
 from worldrt.export.plan import Built, Model, Options
 from worldrt.export.quantize.dynamic import quantize_manifest
 from worldrt.export.quantize.flags import DYNAMIC
-from worldrt.export.quantize.job import Settings, quantize_folder
+from worldrt.export.quantize.job import Settings, check_form, quantize_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
@@ -83,7 +82,7 @@ def export_bundle(
         root = checkpoint_root(model, checkpoint, folder, options.seed)
         places, report.notes = locate(model, options, root, dit_path, convert_to)
         if quantization is not None:
-            _check_forms(places)
+            _check_forms(places, quantization)
         store_root = weights.external_root(root, [file.path for place in places for file in place.found.files])
         save_programs = is_small(places) if torch_program is None else torch_program
         jobs = [job for place in places for job in jobs_of(place, family, options, folder, store_root, save_programs)]
@@ -122,11 +121,11 @@ class _Steps:
         self.progress(text, self.done, self.total)
 
 
-def _check_forms(places: Sequence[Place]) -> None:
+def _check_forms(places: Sequence[Place], quantization: Settings) -> None:
     """Raises `InputError` for denoisers that cannot be quantised as they would be exported."""
     for place in places:
-        if place.part.task and place.form != "whole":
-            raise InputError(f"--quantize: {place.part.name} would be exported in blocks; say --form whole")
+        if place.part.task:
+            check_form(place.part.name, place.form, quantization.scheme)
 
 
 def _verifies(asked: bool | None, places: Sequence[Place]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +46,18 @@ def errors(
         measure = _both(exact, quantized, task, Path(folder) / "both.onnx")
         rows = [(call.level, measure(call)) for call in calls]
     names = [name.removeprefix(_EXACT) for name in measure.names if name.startswith(_EXACT)]
+    return worst(
+        (level, {name: relative(row[_DIFFERENCE + name], row[_EXACT + name]) for name in names}) for level, row in rows
+    )
+
+
+def worst(rows: Iterable[tuple[float, Mapping[str, float]]]) -> tuple[tuple[StepError, ...], dict[str, float]]:
+    """The largest error of x0 by level, and that of each other name, of the errors of each call at its level."""
     steps: dict[float, float] = {}
-    blocks = dict.fromkeys(names, 0.0)
+    blocks: dict[str, float] = {}
     for level, row in rows:
-        relative = {name: _relative(row[_DIFFERENCE + name], row[_EXACT + name]) for name in names}
-        steps[level] = max(steps.get(level, 0.0), relative["x0"])
-        blocks = {name: max(blocks[name], relative[name]) for name in names}
-    blocks.pop("x0")
+        steps[level] = max(steps.get(level, 0.0), row["x0"])
+        blocks |= {name: max(blocks.get(name, 0.0), error) for name, error in row.items() if name != "x0"}
     return tuple(StepError(level, error) for level, error in sorted(steps.items(), reverse=True)), blocks
 
 
@@ -72,7 +77,7 @@ def _both(exact: Bundle, quantized: Bundle, task: str, path: Path) -> Probe:
     return probe(exact, record, path, models[0], scalars)
 
 
-def _relative(difference: float, exact: float) -> float:
+def relative(difference: float, exact: float) -> float:
     """The root of a quotient of sums of squares; infinite where one is not finite."""
     if not (math.isfinite(difference) and math.isfinite(exact)):
         return math.inf

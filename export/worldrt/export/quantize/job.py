@@ -9,19 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from worldrt.engine.bundle import Bundle, Denoiser, Manifest, file_sha256, load_bundle, write_manifest
 from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_folder
 from worldrt.engine.quality import Quality
-from worldrt.engine.weights import WeightStore, open_weights
+from worldrt.engine.weights import open_weights
 from worldrt.export.quantize import gate, runs
-from worldrt.export.quantize.calibrate import ranges
+from worldrt.export.quantize.blocks import quantize_blocks
+from worldrt.export.quantize.calibrate import ranges, weight_amax
+from worldrt.export.quantize.chain import block_errors, block_ranges
 from worldrt.export.quantize.measure import LARGEST
 from worldrt.export.quantize.runs import Recorded, Size, size_of
-from worldrt.export.quantize.scheme import Array, Scheme, scheme_of
+from worldrt.export.quantize.scheme import Scheme, scheme_of
 from worldrt.export.quantize.static import chosen, insert
 from worldrt.export.quantize.twin import float32_twin
 
@@ -71,8 +72,8 @@ def quantize_bundle(
 ) -> list[str]:
     """Write a bundle of the same checkpoint whose denoisers are quantised; what that does to each, in a line.
 
-    Raises `BundleError`, `OutputError`, `BackendError`; `InputError` for a denoiser in block form, and where one is
-    worse than the limits allow.
+    Raises `BundleError`, `OutputError`, `BackendError`; `InputError` for a denoiser that the kind is not for, and where
+    one is worse than the limits allow.
     """
     bundle = load_bundle(source, checkpoint)
     manifest = bundle.manifest
@@ -86,11 +87,9 @@ def quantize_bundle(
 def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: Progress) -> list[str]:
     """Quantise the graphs of `folder`, a copy of `bundle` or itself, in place; what that does, in a line for each."""
     for task, entry in bundle.manifest.denoisers.items():
-        if entry.form != "whole" or entry.quantization is not None:
-            got = "an already quantised one" if entry.quantization else "blocks"
-            raise InputError(
-                f"{task}: {settings.scheme.name} wants an exact denoiser in whole form, got {got}; --form whole"
-            )
+        if entry.quantization is not None:
+            raise InputError(f"{task}: {settings.scheme.name} wants an exact denoiser, got an already quantised one")
+        check_form(task, entry.form, settings.scheme)
     with tempfile.TemporaryDirectory(prefix="worldrt-quantize-") as scratch:
         story = _Story(bundle, folder, settings, Path(scratch), progress)
         story.calibrate()
@@ -99,6 +98,13 @@ def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: 
     write_manifest(folder, manifest)
     measured = ((task, entry.quality) for task, entry in manifest.denoisers.items())
     return [gate.summary(task, settings.scheme.name, quality) for task, quality in measured if quality is not None]
+
+
+def check_form(task: str, form: str, scheme: Scheme) -> None:
+    """Raises `InputError` where a denoiser in blocks is not what a scheme is for: the scales of weights alone are too
+    many for a file of the bundle."""
+    if form != "whole" and not scheme.activations:
+        raise InputError(f"{task}: {scheme.name} wants a denoiser in whole form, got blocks; --form whole")
 
 
 @dataclass
@@ -139,15 +145,30 @@ class _Story:
     def rewrite(self) -> Manifest:
         """Quantise each denoiser of `folder`."""
         manifest = self.bundle.manifest
-        denoisers = {task: self._rewritten(task, entry) for task, entry in manifest.denoisers.items()}
-        removed = {graph.program for entry in manifest.denoisers.values() for graph in entry.graphs.values()}
-        files = {name: sha256 for name, sha256 in manifest.files.items() if name not in removed}
+        files = dict(manifest.files)
+        denoisers = {task: self._rewritten(task, entry, files) for task, entry in manifest.denoisers.items()}
         manifest = replace(manifest, denoisers=denoisers, files=files)
         write_manifest(self.folder, manifest)
         return manifest
 
-    def _rewritten(self, task: str, entry: Denoiser) -> Denoiser:
+    def _rewritten(self, task: str, entry: Denoiser, files: dict[str, str]) -> Denoiser:
+        """The entry of a quantised denoiser; `files` are those of the bundle, which it changes."""
         self.progress(f"{task}: ranges of activations")
+        for program in filter(None, (graph.program for graph in entry.graphs.values())):
+            (self.folder / program).unlink(missing_ok=True)
+            files.pop(program, None)
+        bare = {name: replace(graph, program=None) for name, graph in entry.graphs.items()}
+        entry = replace(entry, graphs=bare, quantization=self.settings.scheme.name)
+        return self._whole(task, entry) if entry.form == "whole" else self._blocks(task, entry, files)
+
+    def _blocks(self, task: str, entry: Denoiser, files: dict[str, str]) -> Denoiser:
+        scheme, keep = self.settings.scheme, self.settings.keep
+        amax = block_ranges(self.exact, task, scheme, keep, self.calls[task], self.settings.percentile)
+        made, scales = quantize_blocks(self.folder, entry, scheme, keep, amax, open_weights(self.bundle, entry))
+        files |= scales
+        return made
+
+    def _whole(self, task: str, entry: Denoiser) -> Denoiser:
         scheme, keep = self.settings.scheme, self.settings.keep
         twin = self.exact.manifest.denoisers[task]
         amax = ranges(self.exact, twin, scheme, keep, self.calls[task], self.settings.percentile)
@@ -162,10 +183,7 @@ class _Story:
         store, keys = open_weights(self.bundle, entry), {weight.name: weight.key for weight in graph.weights}
         insert(model.graph, layers, scheme, amax, lambda name, block: weight_amax(store, keys[name], block))
         ir.save(model, path)
-        if graph.program is not None:
-            (self.folder / graph.program).unlink(missing_ok=True)
-        changed = replace(graph, sha256=file_sha256(path), program=None)
-        return replace(entry, graphs={"denoise": changed}, quantization=scheme.name)
+        return replace(entry, graphs={"denoise": replace(graph, sha256=file_sha256(path))})
 
     def judge(self, manifest: Manifest) -> Manifest:
         """Measure each denoiser of `folder` and put the result on record. Raises `InputError` beyond the limits."""
@@ -177,7 +195,9 @@ class _Story:
     def _quality(self, task: str, quantized: Bundle) -> Quality:
         self.progress(f"{task}: errors of blocks and steps")
         percentile, limits = self.settings.percentile, self.settings.limits
-        steps, blocks = gate.errors(self.exact, quantized, task, self.calls[task])
+        whole = self.bundle.manifest.denoisers[task].form == "whole"
+        errors = gate.errors if whole else block_errors
+        steps, blocks = errors(self.exact, quantized, task, self.calls[task])
         gate.check_steps(task, steps, limits)
         psnr_db = self._psnr_db(task, quantized)
         gate.check_frames(task, psnr_db, limits)
@@ -199,24 +219,6 @@ class _Story:
 def can_sample(bundle: Bundle) -> bool:
     """Whether a bundle holds all that a run needs."""
     return bundle.manifest.vae is not None and bundle.manifest.text is not None
-
-
-def weight_amax(store: WeightStore, key: str, block: int | None = None) -> Array:
-    """The largest magnitude of each row of a stored weight (out,), or of each `block` numbers of a row; float64.
-
-    Raises `InputError` where a row is no multiple of that.
-    """
-    buffer = store[key]
-    values = buffer.numpy()
-    if buffer.dtype == "bfloat16":
-        values = (values.astype(np.uint32) << 16).view(np.float32)
-    width = values.shape[1]
-    if block is not None and width % block:
-        raise InputError(
-            f"'{key}': {width} inputs are no multiple of {block}, which share a scale; see --quantize_keep"
-        )
-    result: Array = np.abs(values).reshape(len(values), -1, block or width).max(axis=2).astype(np.float64)
-    return result if block is not None else result[:, 0]
 
 
 def _copy(bundle: Bundle, folder: Path) -> None:

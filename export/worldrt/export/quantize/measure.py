@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from worldrt.engine.bundle import Bundle, Graph
-from worldrt.engine.device import HostDevice, host_buffer
+from worldrt.engine.device import Buffer, HostDevice, host_buffer
 from worldrt.engine.errors import InputError
-from worldrt.engine.session import Session, open_session
+from worldrt.engine.session import Call, Session, open_session
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.quantize.runs import Recorded
 from worldrt.export.quantize.static import constant
@@ -29,14 +29,31 @@ class Probe:
     names: tuple[str, ...]
 
     def __call__(self, call: Recorded) -> dict[str, float]:
+        return self.scalars(self.run(buffers(call)))
+
+    def run(
+        self,
+        inputs: Mapping[str, Buffer],
+        weights: Mapping[str, Buffer] | None = None,
+        axes: Mapping[str, int] | None = None,
+    ) -> Call:
+        """Run the graph on those of `inputs` that it takes; `axes` as of `Session.bind`. Raises `InputError` where one is not there."""
         taken = {spec.name for spec in self.session.graph.inputs}
-        missing = sorted(taken - set(call.inputs))
+        missing = sorted(taken - set(inputs))
         if missing:  # it would be taken as zeros
-            raise InputError(f"recorded inputs: expected '{missing[0]}' among them, got {', '.join(call.inputs)}")
-        given = {name: host_buffer(np.ascontiguousarray(a)) for name, a in call.inputs.items() if name in taken}
-        bound = self.session.bind({}, given)
+            raise InputError(f"recorded inputs: expected '{missing[0]}' among them, got {', '.join(inputs)}")
+        given = {name: buffer for name, buffer in inputs.items() if name in taken}
+        bound = self.session.bind(axes or {}, given | dict(weights or {}))
         bound.run()
-        return {name: float(bound[name].numpy()) for name in self.names}
+        return bound
+
+    def scalars(self, call: Call) -> dict[str, float]:
+        return {name: float(call[name].numpy()) for name in self.names}
+
+
+def buffers(call: Recorded) -> dict[str, Buffer]:
+    """The inputs of a recorded call."""
+    return {name: host_buffer(np.ascontiguousarray(array)) for name, array in call.inputs.items()}
 
 
 def probe(bundle: Bundle, graph: Graph, path: Path, model: ir.Model, scalars: Mapping[str, ir.Value]) -> Probe:

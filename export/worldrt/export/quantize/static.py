@@ -19,6 +19,10 @@ KEPT = re.compile(r"(^|\.)(stem|final|\w*modulation)\.")
 """Layers outside of the blocks and modulation: few rows, so little time, but all of the signal goes through them."""
 
 
+Put = Callable[[ir.Graph, str, Array], ir.Value]
+"""Gives a graph some scales under a name, such as `constant` does."""
+
+
 def chosen(graph: ir.Graph, weights: Sequence[Weight], keep: re.Pattern[str] | None = None) -> list[Linear]:
     """The layers to quantise: not those of the first and the last block, `KEPT`, or whose weights `keep` finds."""
     numbers = {int(found.group(1)) for weight in weights if (found := BLOCK.search(weight.name))}
@@ -42,27 +46,32 @@ def insert(
     graph: ir.Graph,
     found: Sequence[Linear],
     scheme: Scheme,
-    amax: Mapping[str, float],
+    amax: Mapping[str, float | Array],
     weight_amax: Callable[[str, int | None], Array],
+    put: Put | None = None,
 ) -> None:
     """Quantise layers in place. `amax`: the largest magnitude of each activation of `ranged`, by its name;
     `weight_amax` gives those of the output channels (out,) of a weight, by its name, or of its blocks of so many
-    inputs, (out, in / block)."""
+    inputs, (out, in / block). `put` takes the scales, and then magnitudes may have axes before these."""
+    put = put or constant
     attended = list(attentions(found)) if scheme.attention else []
     activations = ranged(found, scheme)
     for linear in found:
-        _insert_weight(graph, linear, scheme, weight_amax(linear.name, scheme.block))
+        _insert_weight(graph, linear, scheme, weight_amax(linear.name, scheme.block), put)
     takers = {id(linear.matmul) for linear in found} | {id(node) for node in attended}
     for value in activations:
-        _insert_activation(graph, value, scheme, amax[value.name or ""], takers)
+        _insert_activation(graph, value, scheme, amax[value.name or ""], takers, put)
 
 
-def _insert_weight(graph: ir.Graph, linear: Linear, scheme: Scheme, amax: Array) -> None:
+def _insert_weight(graph: ir.Graph, linear: Linear, scheme: Scheme, amax: Array, put: Put) -> None:
     """weight -> Quantize -> Dequantize into the compute dtype -> Transpose. A Cast of the weight has nothing to do."""
     weight, computed = linear.weight, linear.matmul.outputs[0].dtype
     assert computed is not None
     start = linear.between[0]
-    pair = (_double if scheme is NVFP4 else _single)(graph, linear.name, scheme, amax, computed, start)
+    if scheme is NVFP4:
+        pair = _double(graph, linear.name, amax, computed, start)
+    else:
+        pair = _single(graph, linear.name, scheme, amax, computed, put)
     result = _pair(graph, weight, pair, scheme, start, axis=0 if scheme.block is None else 1)
     if start.op_type == "Cast":
         start.outputs[0].replace_all_uses_with(result)
@@ -72,17 +81,17 @@ def _insert_weight(graph: ir.Graph, linear: Linear, scheme: Scheme, amax: Array)
 
 
 def _single(
-    graph: ir.Graph, name: str, scheme: Scheme, amax: Array, computed: ir.DataType, before: ir.Node
+    graph: ir.Graph, name: str, scheme: Scheme, amax: Array, computed: ir.DataType, put: Put
 ) -> tuple[ir.Value, ir.Value]:
     """Scales to quantise by, in float32, and the same in the compute dtype."""
     scale = scales(amax, scheme, computed)
-    exact = constant(graph, f"{name}.scale", scale.astype(np.float32))
-    coarse = exact if computed == ir.DataType.FLOAT else constant(graph, f"{name}.scale.{computed.name}", scale)
+    exact = put(graph, f"{name}.scale", scale.astype(np.float32))
+    coarse = exact if computed == ir.DataType.FLOAT else put(graph, f"{name}.scale.{computed.name}", scale)
     return exact, coarse
 
 
 def _double(
-    graph: ir.Graph, name: str, scheme: Scheme, amax: Array, computed: ir.DataType, before: ir.Node
+    graph: ir.Graph, name: str, amax: Array, computed: ir.DataType, before: ir.Node
 ) -> tuple[ir.Value, ir.Value]:
     """The same for scales that are quantised themselves: the second is the result of a DequantizeLinear."""
     steps, unit = double_scales(amax)
@@ -96,11 +105,13 @@ def _double(
     return exact, node.outputs[0]
 
 
-def _insert_activation(graph: ir.Graph, value: ir.Value, scheme: Scheme, amax: float, takers: set[int]) -> None:
+def _insert_activation(
+    graph: ir.Graph, value: ir.Value, scheme: Scheme, amax: float | Array, takers: set[int], put: Put
+) -> None:
     """One pair for all layers that take a value; others take it as it is."""
     assert value.dtype is not None
     uses = [use for use in value.uses() if id(use.node) in takers]
-    scale = constant(graph, f"{value.name}.scale", scales(np.asarray(amax), scheme, value.dtype))
+    scale = put(graph, f"{value.name}.scale", scales(np.asarray(amax), scheme, value.dtype))
     first = min((use.node for use in uses), key=_order(graph))
     result = _pair(graph, value, (scale, scale), scheme, first)
     for node, index in uses:
