@@ -69,7 +69,7 @@ CONTENT = {  # what every other field of a job is to the key
 IN_PARTS = {"target", "options", "constants"}
 NOT_IN_THE_KEY = {"weight_root", "block"}
 CONSTANT = ["name", "dtype", "shape"]
-PLACE_OF_A_CONSTANT = ["file", "offset", "nbytes"]
+PLACE_OF_A_CONSTANT = ["file", "offset", "nbytes", "folder"]
 
 
 def rewritten(job, more: bytes):

@@ -265,10 +265,10 @@ def test_mistakes_are_said_before_any_sampling(video, calls, tmp_path, capsys):
     assert "-o" in capsys.readouterr().err
 
 
-def test_blocks_are_refused_before_they_are_traced(tmp_path, capsys):
-    flags = ("--model", "nano", "--form", "block", "--components", TASK, "--quantize", "fp8", "-o", tmp_path / "out")
+def test_weights_alone_in_blocks_are_refused_before_they_are_traced(tmp_path, capsys):
+    flags = ("--model", "nano", "--form", "block", "--components", TASK, "--quantize", "mxfp8", "-o", tmp_path / "out")
     assert main([*map(str, flags)]) == 2
-    assert "video2world would be exported in blocks; say --form whole" in capsys.readouterr().err
+    assert "video2world: mxfp8 wants a denoiser in whole form, got blocks; --form whole" in capsys.readouterr().err
 
 
 def test_a_folder_without_the_task_is_refused(tmp_path):
