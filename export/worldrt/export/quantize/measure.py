@@ -37,7 +37,10 @@ class Probe:
         weights: Mapping[str, Buffer] | None = None,
         axes: Mapping[str, int] | None = None,
     ) -> Call:
-        """Run the graph on those of `inputs` that it takes; `axes` as of `Session.bind`. Raises `InputError` where one is not there."""
+        """Run the graph on those of `inputs` that it takes; `axes` as of `Session.bind`.
+
+        Raises `InputError` where one is not there.
+        """
         taken = {spec.name for spec in self.session.graph.inputs}
         missing = sorted(taken - set(inputs))
         if missing:  # it would be taken as zeros
