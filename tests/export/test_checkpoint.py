@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from safetensors.torch import save_file
 
 from worldrt.engine.errors import CheckpointError, InputError
 from worldrt.export.checkpoint import ForeignError, NotFoundError, Probe, Wanted, find, weight_files
-from worldrt.export.choose import locate, model_of
+from worldrt.export.choose import locate, model_of, tidy
 from worldrt.export.fabricate import fabricate
 from worldrt.export.plan import Options
+from worldrt.export.weights import external_root
 
 PROBES = {"official": Probe("x.w", (2, 3)), "diffusers": Probe("patch.w", (2, 3))}
 WANTED = Wanted("dit", ("transformer", "store/*/dit", "model.pt"), PROBES, "https://example.org/weights")
@@ -130,3 +132,15 @@ def test_models_and_components_that_are_not():
         model_of("cosmos", Options("0.6B", task="video2world"))
     with pytest.raises(InputError, match="this model has text2image, vae, text"):
         model_of("cosmos", Options("0.6B", components=("video2world",)))
+
+
+def test_a_place_given_with_dots_is_the_same_place(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert tidy(Path("../models")) == (tmp_path / "models").resolve()
+    file = tmp_path / "models" / "a.safetensors"
+    file.touch()
+    assert external_root(tidy(Path("../models")), [tidy(Path("../models/a.safetensors"))]) == file.resolve().parent
+    (tmp_path / "link").symlink_to("models")
+    assert tidy(tmp_path / "link") == tmp_path / "link"

@@ -56,11 +56,16 @@ def checkpoint_root(model: Model, given: Path | str | None, folder: Path, seed: 
         root = Path(given)
         if not root.is_dir():
             raise CheckpointError(f"checkpoint: {root} is no folder; fetch {model.parts[0].wanted.fetch}")
-        return root.absolute()
+        return tidy(root)
     if model.make_checkpoint is not None:
         model.make_checkpoint(folder / CHECKPOINT, seed)
         return (folder / CHECKPOINT).absolute()
     return Path("checkpoints").absolute()
+
+
+def tidy(path: Path) -> Path:
+    """An absolute path without `..`, so that what lies below it can be told. Links stay, unless `..` goes through."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def locate(
@@ -70,7 +75,7 @@ def locate(
     places: list[Place] = []
     missing: list[NotFoundError] = []
     for part in model.parts:
-        given = dit_path if part.task else None
+        given = tidy(dit_path) if part.task and dit_path is not None else None
         ema = options.load_ema and part.task
         try:
             found = checkpoint.find(root, part.wanted, given=given, ema=ema, convert_to=convert_to)
