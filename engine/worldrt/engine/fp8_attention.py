@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from worldrt.engine.network import attention_inputs
+
 SOFTMAX_SCALE = 1 / 448
 _SCALE = np.array(SOFTMAX_SCALE, np.float32)  # a network does not copy it, so it lives as long as the module
 
 
 def quantize_softmax(trt: Any, network: Any) -> int:
     """Quantise the softmax of every attention whose values come from FP8; how many. `trt` is the library's module."""
-    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     from_fp8 = {
         layer.get_output(0).name
@@ -26,10 +27,8 @@ def quantize_softmax(trt: Any, network: Any) -> int:
         if layer.type == trt.LayerType.DEQUANTIZE and layer.get_input(0).dtype == trt.DataType.FP8
     }
     count = 0
-    for layer in layers:
-        if kind is not None and layer.type == kind and layer.get_input(2).name in from_fp8:
-            if not hasattr(layer, "attention"):
-                layer.__class__ = trt.IAttentionInputLayer  # the bindings give a plain ILayer
+    for layer in list(attention_inputs(trt, network)):  # constants are added meanwhile
+        if layer.get_input(2).name in from_fp8:
             scale = network.add_constant((), trt.Weights(_SCALE)).get_output(0)
             layer.attention.normalization_quantize_to_type = trt.DataType.FP8
             layer.attention.normalization_quantize_scale = scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +83,20 @@ def allow_decomposition(trt: Any, network: Any) -> None:
 
     All others stay whole: where one cannot be fused, the build fails instead of needing memory for all scores.
     """
+    for layer in attention_inputs(trt, network):
+        if _unfused(trt, layer.get_input(0)):
+            layer.attention.decomposable = True
+
+
+def attention_inputs(trt: Any, network: Any) -> Iterator[Any]:
+    """The layers that hold an attention: their inputs 0, 1 and 2 are q, k and v. None in old versions."""
     kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for i in range(network.num_layers):
         layer = network.get_layer(i)
-        if kind is not None and layer.type == kind and _unfused(trt, layer.get_input(0)):
+        if kind is not None and layer.type == kind:
             if not hasattr(layer, "attention"):
                 layer.__class__ = trt.IAttentionInputLayer  # the bindings give a plain ILayer
-            layer.attention.decomposable = True
+            yield layer
 
 
 def _unfused(trt: Any, query: Any) -> bool:

@@ -46,9 +46,7 @@ def profile_of(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(f"{graph.file}: no range is known for its axis '{unknown[0]}'; give it: {unknown[0]}=1:8:16")
-    if {"rows", "columns", "tokens"} <= set(
-        names
-    ):  # they must agree at both ends, where they are reshaped into another
+    if {"rows", "columns", "tokens"} <= set(names):  # reshaped into each other: they must agree at both ends
         known["tokens"] = _areas(known["rows"], known["columns"])
     return {name: known[name] for name in names}
 

@@ -70,14 +70,19 @@ def _append(
         graph.register_initializer(initializer)
     results = list(part.outputs)
     part.outputs.clear()
-    nodes = list(part)
-    part.remove(nodes)
+    move_nodes(graph, part, prefix)
+    return {spec.name: value for spec, value in zip(source.outputs, results, strict=True)}
+
+
+def move_nodes(graph: ir.Graph, other: ir.Graph, prefix: str) -> None:
+    """Move all nodes of `other`, which has no outputs any more, to the end of `graph`; their names get a prefix."""
+    nodes = list(other)
+    other.remove(nodes)
     for node in nodes:
         node.name = f"{prefix}{node.name}"
         for value in node.outputs:
             value.name = f"{prefix}{value.name}"
     graph.extend(nodes)
-    return {spec.name: value for spec, value in zip(source.outputs, results, strict=True)}
 
 
 def _value(spec: TensorSpec) -> ir.Value:

@@ -23,7 +23,7 @@ from worldrt.engine.session import open_session
 from worldrt.engine.tensors import TensorSpec, axis_names, solve_axes
 from worldrt.engine.weights import WeightStore
 from worldrt.export.graphs import GraphSource
-from worldrt.export.passes.shadow import shadow
+from worldrt.export.passes.shadow import shadow, widened
 from worldrt.export.trace import complete_axes
 
 # Not the sizes of the trace; a batch of one shows axes that were taken as fixed.
@@ -149,10 +149,7 @@ def _shadow(graph: Graph, path: Path, folder: Path, keep_rounding: bool) -> tupl
     shadow(model, {weight.name for weight in graph.weights}, keep_rounding=keep_rounding)
     ir.save(model, folder / path.name)
 
-    def wide(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-        return tuple(replace(s, dtype="float32") if s.dtype in ("bfloat16", "float16") else s for s in specs)
-
-    return replace(graph, inputs=wide(graph.inputs), outputs=wide(graph.outputs)), folder / path.name
+    return replace(graph, inputs=widened(graph.inputs), outputs=widened(graph.outputs)), folder / path.name
 
 
 def _row(

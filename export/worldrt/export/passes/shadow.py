@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
+
+from worldrt.engine.tensors import TensorSpec
 
 _HALVES = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 
@@ -35,6 +40,11 @@ def shadow(model: ir.Model, weights: set[str], *, keep_rounding: bool = False) -
         for value in node.outputs:
             if value.dtype in _HALVES:
                 value.dtype = ir.DataType.FLOAT
+
+
+def widened(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs of a graph as those of its shadow."""
+    return tuple(replace(s, dtype="float32") if s.dtype in ("bfloat16", "float16") else s for s in specs)
 
 
 def _widen(graph: ir.Graph, value: ir.Value) -> None:

@@ -14,6 +14,7 @@ from worldrt.engine.device import Buffer, HostDevice, host_buffer
 from worldrt.engine.errors import InputError
 from worldrt.engine.session import Call, Session, open_session
 from worldrt.engine.tensors import TensorSpec
+from worldrt.export.link import move_nodes
 from worldrt.export.quantize.runs import Recorded
 from worldrt.export.quantize.static import constant
 
@@ -116,10 +117,4 @@ def beside(graph: ir.Graph, other: ir.Graph) -> None:
             value.name = f"other.{name}"
             graph.register_initializer(value)
     other.outputs.clear()
-    nodes = list(other)
-    other.remove(nodes)
-    for node in nodes:
-        node.name = f"other.{node.name}"
-        for value in node.outputs:
-            value.name = f"other.{value.name}"
-    graph.extend(nodes)
+    move_nodes(graph, other, "other.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -11,13 +10,11 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from worldrt.engine.bundle import Bundle, Component, Graph, file_sha256, load_bundle, write_manifest
-from worldrt.engine.tensors import TensorSpec
-from worldrt.export.passes.shadow import shadow
+from worldrt.export.passes.shadow import shadow, widened
 from worldrt.export.quantize.fp4 import expand_fp4
 from worldrt.export.quantize.softmax import expand_fp8_attention
 
 C = TypeVar("C", bound=Component)
-_HALVES = ("bfloat16", "float16")
 
 
 def float32_twin(bundle: Bundle, folder: Path) -> Bundle:
@@ -57,9 +54,5 @@ def _graph(bundle: Bundle, graph: Graph, folder: Path) -> Graph:
     expand_fp8_attention(model.graph)
     expand_fp4(model.graph)
     ir.save(model, path)
-    inputs, outputs = (_wide(specs) for specs in (graph.inputs, graph.outputs))
+    inputs, outputs = (widened(specs) for specs in (graph.inputs, graph.outputs))
     return replace(graph, sha256=file_sha256(path), inputs=inputs, outputs=outputs, program=None)
-
-
-def _wide(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    return tuple(replace(spec, dtype="float32") if spec.dtype in _HALVES else spec for spec in specs)
