@@ -96,6 +96,7 @@ def test_video2world_from_a_picture_and_from_a_video(computing):
     assert json.loads((computing / "two.json").read_text())["input"] == {
         "path": str(computing / "one.mp4"),
         "frames": 5,
+        "reader": "media",
     }
 
 

@@ -15,7 +15,7 @@ from worldrt.engine.lora import parse_choice
 from worldrt.engine.overlay import WeightChange, weight_files
 from worldrt.engine.schema import encode
 
-_DIT_FLAGS = {"dit_path": "", "dit_path_text2image": "text2image", "dit_path_video2world": "video2world"}
+DIT_FLAGS = {"dit_path": "", "dit_path_text2image": "text2image", "dit_path_video2world": "video2world"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def changes_of(args: argparse.Namespace) -> dict[str, WeightChange]:
     that makes the result: of text2world that is video2world. Raises `InputError`."""
     result = "video2world" if args.verb == "text2world" else args.verb
     paths: dict[str, Path] = {}
-    for flag, task in _DIT_FLAGS.items():
+    for flag, task in DIT_FLAGS.items():
         place = getattr(args, flag)
         if place and not is_bundle(place):
             if task and task != args.verb and args.verb != "text2world":
@@ -71,7 +71,7 @@ def _note(change: WeightChange) -> ChangeNote:
 
 def repeat(args: argparse.Namespace, notes: Mapping[str, ChangeNote]) -> None:
     """Ask for the changes of a sidecar, unless the flags ask for some."""
-    if args.lora or any(getattr(args, flag) for flag in _DIT_FLAGS):
+    if args.lora or any(getattr(args, flag) for flag in DIT_FLAGS):
         return
     for task, note in notes.items():
         setattr(args, f"dit_path_{task}", note.path or "")

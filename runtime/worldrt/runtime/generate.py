@@ -1,43 +1,42 @@
-"""What `text2world`, `text2image` and `video2world` do: request, models, frames, file, sidecar."""
+"""What `text2world`, `text2image` and `video2world` do with a job: texts, frames, file, sidecar."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from worldrt.engine.errors import InputError
-from worldrt.engine.files import check_place, staged_file
-from worldrt.engine.schema import decode, parse_json
-from worldrt.runtime import engine_flags, sidecar
-from worldrt.runtime.changes import changes_of, is_bundle
-from worldrt.runtime.locate import find_bundles
+from worldrt.engine.files import staged_file
+from worldrt.runtime import sidecar
+from worldrt.runtime.jobs import Job
 from worldrt.runtime.models import Models
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.text2world import Text2World
 from worldrt.runtime.pipelines.video2world import Video2World
 from worldrt.runtime.progress import Bars, Plain
-from worldrt.runtime.record import Recording
 from worldrt.runtime.request import Request, Settings
-from worldrt.runtime.sinks.base import VideoFormat, open_sink, split_place
+from worldrt.runtime.sinks.base import VideoFormat, open_sink
 from worldrt.runtime.timing import Timings
 
-SOLVERS = {"ab2": "rectified_flow_ab2", "euler": "rectified_flow_euler"}
+
+class Guard(Protocol):
+    """What looks at texts and frames; both raise for what may not be."""
+
+    def check_text(self, text: str) -> None: ...
+
+    def frames(self, frames: Iterator[Frame]) -> Iterator[Frame]: ...
 
 
-@dataclass(frozen=True)
-class Job:
-    """One result to make."""
+class Refiner(Protocol):
+    """What writes a prompt anew, after a look at the frames that the video goes on from: uint8 RGB (t, h, w, 3)."""
 
-    request: Request
-    place: str
-    input_path: Path | None = None
-    given_frames: int = 1
+    def refine(self, prompt: str, frames: Frame | None) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -62,103 +61,23 @@ class Result:
         }
 
 
-def open_models(args: argparse.Namespace) -> Models:
-    """The bundles that the flags name."""
-    named = [getattr(args, f"dit_path{which}") for which in ("", "_text2image", "_video2world")]
-    folders = [place for place in named if place and is_bundle(place)] + args.bundle
-    options = {"threads": args.threads} if args.threads and args.backend in ("onnxruntime", "torch") else {}
-    return Models.open(
-        folders or find_bundles(args.model_size),
-        args.checkpoint,
-        changes_of(args),
-        backend=args.backend,
-        guidance=args.cfg,
-        offload_text=args.offload_text_encoder,
-        options=options,
-        record=_recording(args),
-        **engine_flags.execution(args),
-    )
+@dataclass
+class Run:
+    """A job on its way: what becomes known while it is made, and is kept in the sidecar."""
 
-
-def _recording(args: argparse.Namespace) -> Recording | None:
-    if args.record_inputs is None:
-        return None
-    if args.batch_input_json is not None or args.benchmark:
-        raise InputError("--record_inputs: it keeps one run; leave --batch_input_json and --benchmark out")
-    recording = Recording(args.record_inputs, args.record_steps)
-    recording.prepare()
-    return recording
-
-
-def jobs(args: argparse.Namespace) -> list[Job]:
-    """One job, or those of `--batch_input_json`. Raises `InputError`."""
-    request = Request(
-        prompt=args.prompt,
-        negative_prompt=args.negative_prompt,
-        seed=args.seed,
-        steps=args.steps,
-        guidance=args.guidance,
-        sampler=SOLVERS.get(args.solver, args.solver),
-        sigma_max=args.sigma_max,
-        sigma_min=args.sigma_min,
-        resolution=args.resolution,
-        aspect_ratio=args.aspect_ratio,
-        fps=getattr(args, "fps", None),
-        num_frames=getattr(args, "num_frames", None),
-        width=args.width,
-        height=args.height,
-    )
-    job = Job(request, args.save_path, getattr(args, "input_path", None), getattr(args, "num_conditional_frames", 1))
-    return [job] if args.batch_input_json is None else _batch(args.batch_input_json, job)
-
-
-def _batch(path: Path, job: Job) -> list[Job]:
-    try:
-        items = parse_json(path.read_text(encoding="utf-8"))
-        made = [_of_item(decode(dict[str, str], item, f"[{i}]"), job) for i, item in enumerate(items)]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except KeyError as error:
-        raise InputError(f"{path}: expected a list of {{prompt, output_video}}: {error} is missing") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: expected a list of {{prompt, output_video}}: {error}") from error
-    if not made:
-        raise InputError(f"{path}: expected a list of {{prompt, output_video}}, got an empty one")
-    return made
-
-
-def _of_item(item: Mapping[str, str], job: Job) -> Job:
-    return replace(
-        job,
-        request=replace(job.request, prompt=item["prompt"]),
-        place=item["output_image" if "output_image" in item else "output_video"],
-        input_path=Path(item["input_video"]) if "input_video" in item else job.input_path,
-    )
-
-
-def check_places(jobs: Iterable[Job], *, overwrite: bool) -> None:
-    """Raises `OutputError` or `InputError` for results that cannot be put, all of them, where they should go."""
-    taken: set[Path] = set()
-    for job in jobs:
-        kind, path = split_place(job.place)
-        if kind == "null":
-            continue
-        for place in (_sidecar_of(path), path):
-            if place.absolute() in taken:
-                raise InputError(f"{place}: two results would have this place")
-            taken.add(place.absolute())
-            check_place(place, overwrite=overwrite)
-
-
-def _sidecar_of(path: Path) -> Path:
-    return path.with_suffix(".json")
+    job: Job
+    settings: Mapping[str, Settings]
+    observer: Bars | Plain
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Generator:
     """Makes jobs of one task with models that stay loaded."""
 
-    def __init__(self, task: str, models: Models) -> None:
-        self.task, self.models = task, models
+    def __init__(
+        self, task: str, models: Models, *, guard: Guard | None = None, refiner: Refiner | None = None
+    ) -> None:
+        self.task, self.models, self.guard, self.refiner = task, models, guard, refiner
 
     def settings(self, job: Job) -> dict[str, Settings]:
         """What a job comes to, by model; raises `InputError`."""
@@ -174,40 +93,70 @@ class Generator:
 
     def run(self, job: Job, observer: Bars | Plain, *, overwrite: bool) -> Result:
         """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling."""
-        settings = self.settings(job)
-        last = list(settings.values())[-1]
-        pixels = self.models.vae(list(settings)[-1]).spec.pixel_format
-        video = VideoFormat(last.width, last.height, last.fps, last.num_frames, pixels)
-        kind, path = split_place(job.place)
-        if kind == "null":
-            self._write(job, video, observer, overwrite)
-            return Result(job.place, None, video, observer.timings)
-        note = _sidecar_of(path)
-        with staged_file(note, overwrite=overwrite) as part:
-            self._write(job, video, observer, overwrite)
-            facts = sidecar.describe(self.task, job.request, settings, self.models, observer.timings)
-            given = job.input_path and {"path": str(job.input_path.absolute()), "frames": job.given_frames}
-            facts["input"] = given
-            text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-            part.write_bytes(text.encode("utf-8", "backslashreplace"))  # paths that are not UTF-8 as JSON's escapes
+        run = Run(job, self.settings(job), observer)
+        if self.guard is not None:
+            self.guard.check_text(job.request.prompt)
+        video, note = self._format(run), job.sidecar
+        with self._staged(note, overwrite) as part:
+            self._write(run, video, overwrite)
+            if part is not None:
+                text = json.dumps(self._facts(run), indent=1, ensure_ascii=False) + "\n"
+                part.write_bytes(text.encode("utf-8", "backslashreplace"))  # paths that are not UTF-8 as JSON's escapes
         return Result(job.place, note, video, observer.timings)
 
-    def _write(self, job: Job, video: VideoFormat, observer: Bars | Plain, overwrite: bool) -> None:
-        start = time.perf_counter()
-        with observer, open_sink(job.place, video, overwrite=overwrite) as write:
-            frames, record = self._frames(job, observer), self.models.execution.record
-            for frame in frames if record is None else record.frames(frames):
+    def _format(self, run: Run) -> VideoFormat:
+        """Of the result: that of the last model."""
+        task, last = list(run.settings.items())[-1]
+        return VideoFormat(last.width, last.height, last.fps, last.num_frames, self.models.vae(task).spec.pixel_format)
+
+    def _staged(self, note: Path | None, overwrite: bool) -> AbstractContextManager[Path | None]:
+        return nullcontext() if note is None else staged_file(note, overwrite=overwrite)
+
+    def _write(self, run: Run, video: VideoFormat, overwrite: bool) -> None:
+        start, observer = time.perf_counter(), run.observer
+        with observer, open_sink(run.job.place, video, overwrite=overwrite) as write:
+            for frame in self._watched(self._frames(run)):
                 with observer.stage("write"):
                     write(frame)
         observer.timings.add("total", time.perf_counter() - start)
 
-    def _frames(self, job: Job, observer: Bars | Plain) -> Iterable[Frame]:
+    def _watched(self, frames: Iterator[Frame]) -> Iterable[Frame]:
+        """Frames past the guard, and recorded where that is asked for."""
+        passed = frames if self.guard is None else self.guard.frames(frames)
+        record = self.models.execution.record
+        return passed if record is None else record.frames(passed)
+
+    def _frames(self, run: Run) -> Iterator[Frame]:
+        request, observer = run.job.request, run.observer
         if self.task == "text2world":
-            return Text2World(self.models)(job.request, observer)
-        if self.task == "text2image":
-            return [Text2Image(self.models)(job.request, observer)]
+            yield from Text2World(self.models)(request, observer, lambda picture: self._refined(run, picture))
+        elif self.task == "text2image":
+            yield Text2Image(self.models)(request, observer)
+        else:
+            given = self._given(run.job)
+            yield from Video2World(self.models)(self._refined(run, given), given, observer)
+
+    def _given(self, job: Job) -> Frame:
+        """The frames that a video goes on from."""
         from worldrt.runtime.sources.media import last_frames
 
         assert job.input_path is not None
-        given = last_frames(job.input_path, job.given_frames)
-        return Video2World(self.models)(job.request, given, observer)
+        return last_frames(job.input_path, job.given_frames)
+
+    def _refined(self, run: Run, frames: Frame) -> Request:
+        """The request with the prompt that the video model gets."""
+        text = run.job.refined_prompt
+        if text is None and self.refiner is not None:
+            with run.observer.stage("refine the prompt"):
+                text = self.refiner.refine(run.job.request.prompt, frames[None] if frames.ndim == 3 else frames)
+        if text is None:
+            return run.job.request
+        run.facts["refined_prompt"] = text
+        if self.guard is not None:
+            self.guard.check_text(text)
+        return replace(run.job.request, prompt=text)
+
+    def _facts(self, run: Run) -> dict[str, Any]:
+        """What the sidecar holds."""
+        facts = sidecar.describe(self.task, run.job, run.settings, self.models, run.observer.timings)
+        return facts | run.facts

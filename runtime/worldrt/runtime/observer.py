@@ -8,8 +8,13 @@ from contextlib import contextmanager
 from worldrt.runtime.timing import Timings
 
 
+class Cancelled(Exception):  # noqa: N818  # it is none
+    """What an observer raises to end a run within one step. No mistake and no defect: nothing half-written is kept."""
+
+
 class Observer:
-    """Keeps the timings of a run. A subclass may show progress; an exception that it raises cancels the run."""
+    """Keeps the timings of a run. A subclass may show progress; an exception that it raises, as `Cancelled`,
+    ends the run."""
 
     def __init__(self) -> None:
         self.timings = Timings()

@@ -14,6 +14,7 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.schema import SchemaError, decode, encode, parse_json
 from worldrt.kernels import status
 from worldrt.runtime.changes import ChangeNote, as_json, noted
+from worldrt.runtime.jobs import Job
 from worldrt.runtime.models import Models
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.timing import Timings
@@ -35,21 +36,18 @@ class _Execution:
 class _Input:
     path: str
     frames: int
+    reader: str = "media"
 
 
-def describe(
-    task: str,
-    request: Request,
-    settings: Mapping[str, Settings],
-    models: Models,
-    timings: Timings,
-) -> dict[str, Any]:
+def describe(task: str, job: Job, settings: Mapping[str, Settings], models: Models, timings: Timings) -> dict[str, Any]:
     """Plain JSON data. `settings` are the numbers that the request came to, by task."""
-    execution = models.execution
+    execution, path = models.execution, job.input_path
+    given = None if path is None else _Input(str(path.absolute()), job.given_frames, job.reader)
     return {
         "schema": SCHEMA,
         "task": task,
-        "request": encode(request),
+        "request": encode(job.request),
+        "input": None if given is None else encode(given),
         "settings": {name: asdict(value) for name, value in settings.items()},
         "bundles": [_identity(bundle) for bundle in models.bundles],
         "execution": {
@@ -106,6 +104,7 @@ _READ: dict[str, Any] = {  # what a run is repeated from
     "execution": _Execution,
     "input": _Input | None,
     "changes": Mapping[str, ChangeNote] | None,
+    "refined_prompt": str | None,
 }
 
 

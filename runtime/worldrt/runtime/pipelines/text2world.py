@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from worldrt.runtime.observer import Observer
@@ -23,18 +23,20 @@ class Text2World(Pipeline):
         image = Text2Image(self.models).settings(self._of_image(request), own_size=False)
         return {"text2image": image, "video2world": Video2World(self.models).settings(request)}
 
-    def __call__(self, request: Request, observer: Observer | None = None) -> Iterator[Frame]:
+    def __call__(
+        self, request: Request, observer: Observer | None = None, refine: Callable[[Frame], Request] | None = None
+    ) -> Iterator[Frame]:
         """Yield uint8 RGB (H, W, 3) frames as they are decoded. Raises `InputError`, before any work.
 
         The picture goes to the video model as it is, without a lossy file between; where sizes differ it is scaled to
-        cover the video and cut at the centre.
+        cover the video and cut at the centre. `refine` is shown it, and gives the request of the video.
         """
         self.settings(request)
-        return self._run(request, observer or Observer())
+        return self._run(request, observer or Observer(), refine or (lambda picture: request))
 
-    def _run(self, request: Request, observer: Observer) -> Iterator[Frame]:
+    def _run(self, request: Request, observer: Observer, refine: Callable[[Frame], Request]) -> Iterator[Frame]:
         picture = Text2Image(self.models)(self._of_image(request), observer, own_size=False)
-        yield from Video2World(self.models)(request, picture, observer)
+        yield from Video2World(self.models)(refine(picture), picture, observer)
 
     def _of_image(self, request: Request) -> Request:
         """The picture is guided away from the same text as the video."""

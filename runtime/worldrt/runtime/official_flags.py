@@ -1,0 +1,37 @@
+"""Flags of the official scripts that have another place here, no effect, or no counterpart."""
+
+from __future__ import annotations
+
+import argparse
+
+from worldrt.engine.cli import Parser
+from worldrt.engine.errors import InputError
+
+_ELSEWHERE = {
+    "load_ema": "EMA weights are chosen when exporting: trt-export --load_ema",
+    "downcast_text_encoder": "precision is chosen when exporting; export a bundle with the precision that you want",
+    "natten": "this version has no sparse attention; leave the flag out and use the dense checkpoint",
+    "use_fast_tokenizer": "this version has no such image tokenizer; leave the flag out",
+}
+
+
+def add(parser: Parser) -> None:
+    """Add the group of flags."""
+    add = parser.add_argument_group("flags of the official scripts").add_argument
+    for flag in ("disable_guardrail", "offload_guardrail", "disable_prompt_refiner", "offload_prompt_refiner"):
+        add(f"--{flag}", action="store_true", help="accepted; there is none in this version")
+    add("--num_gpus", type=int, default=1, help="1 in this version")
+    add("--distill_steps", type=int, default=0, help="0 in this version")
+    for flag in _ELSEWHERE:
+        add(f"--{flag}", action="store_true", help="not here; says what to do instead")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises `InputError` for a flag that asks for what this version does not have, or has elsewhere."""
+    for flag, instead in _ELSEWHERE.items():
+        if getattr(args, flag):
+            raise InputError(f"--{flag}: {instead}")
+    if args.num_gpus != 1:
+        raise InputError(f"--num_gpus: this version runs on one device, got {args.num_gpus}")
+    if args.distill_steps:
+        raise InputError("--distill_steps: this version has no distilled sampler; leave the flag out")

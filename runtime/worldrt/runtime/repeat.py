@@ -1,0 +1,43 @@
+"""`--from_sidecar`: the run that a sidecar describes, as defaults of the flags."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from worldrt.engine.errors import InputError
+from worldrt.runtime import changes, sidecar
+from worldrt.runtime.request import Request
+
+
+def repeated(args: argparse.Namespace, parse: Callable[[Mapping[str, Any]], argparse.Namespace]) -> argparse.Namespace:
+    """Parse again with the sidecar's run as the defaults, so that flags that were given win.
+
+    `parse` takes the defaults. Raises `InputError`.
+    """
+    data = sidecar.read(args.from_sidecar)
+    if data["task"] != args.verb:
+        raise InputError(f"{args.from_sidecar}: it describes a run of {data['task']}: trt-run {data['task']} ...")
+    again = parse(_defaults(data))
+    if again.prompt != data["request"].prompt:
+        again.refined_prompt = None
+    if not again.bundle and not again.model_size:
+        again.bundle = [bundle["folder"] for bundle in data["bundles"]]
+        again.checkpoint = again.checkpoint or [bundle["weight_root"] for bundle in data["bundles"]]
+    changes.repeat(again, data["changes"])
+    return again
+
+
+def _defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    """By name of the parsed argument."""
+    values = {field.name: getattr(data["request"], field.name) for field in fields(Request)}
+    execution, given = data["execution"], data.get("input")
+    values |= {"backend": execution["backend"], "device": execution["device"], "cfg": execution["guidance"]}
+    values |= {"threads": execution["options"].get("threads", 0), "refined_prompt": data.get("refined_prompt")}
+    if given:
+        values |= {"input_path": Path(given["path"]), "num_conditional_frames": given["frames"]}
+        values |= {"input_reader": given.get("reader", "media")}
+    return values
