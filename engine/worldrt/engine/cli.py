@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from worldrt.engine.errors import WorldrtError
+from worldrt.engine.errors import BlockedError, WorldrtError
 
 UNREAD = 1
 USER_ERROR = 2
+BLOCKED = 3
 INTERRUPTED = 130
 
 
@@ -55,7 +56,8 @@ def _respelled(token: str, declared: dict[str, str]) -> str:
 
 
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call `main(argv)` and return the exit code: 2 and one line for a mistake of the user, 130 when interrupted.
+    """Call `main(argv)` and return the exit code: 2 and one line for a mistake of the user, 3 and one line for what the
+    guardrail refuses, 130 when interrupted.
 
     SIGTERM counts as an interruption, so that staged files are removed then too. A reader that goes away (`| head`)
     ends the run without a word.
@@ -68,6 +70,9 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
             if sys.stdout is not None:
                 sys.stdout.flush()
             return code
+    except BlockedError as error:
+        print(f"blocked: {' '.join(str(error).split())}", file=sys.stderr)
+        return BLOCKED
     except WorldrtError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR

@@ -8,7 +8,8 @@
     ├── BackendError             a backend or device that is absent or refuses a graph
     │   ├── UnsupportedError     a sound graph, for which the backend has no kernels on this device
     │   └── DeviceMemoryError    a device with too little memory for what was asked
-    └── OutputError              a place that cannot be written
+    ├── OutputError              a place that cannot be written
+    └── BlockedError             a prompt or a frame that the guardrail refuses; a command line exits with 3
 
 Everything else that is raised is a defect of worldrt.
 """
@@ -50,3 +51,8 @@ class DeviceMemoryError(BackendError):
 
 class OutputError(WorldrtError):
     """A file or folder cannot be written."""
+
+
+class BlockedError(WorldrtError):
+    """The guardrail refuses a text or a frame, or could not check it. The text names the part that refuses and a
+    category, never the text itself."""
