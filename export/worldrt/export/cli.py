@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from worldrt.engine.cli import run
 from worldrt.engine.errors import InputError
-from worldrt.export import cache_cli, engine_flags
+from worldrt.export import cache_cli, engine_flags, forks
 from worldrt.export.flags import build_parser
 from worldrt.export.quantize import flags as quantize_flags
 
@@ -56,6 +56,8 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if args.dit_path is not None and args.task == "all":
         raise InputError("--dit_path: say of which task the file is: --task text2image or --task video2world")
     os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # shapes are symbols; its default forgets most of them
+    if args.jobs > 1:
+        forks.prepare()
     # torch takes seconds to import; --help and wrong flags do not wait for it
     exporter = importlib.import_module("worldrt.export.run")
     plan = importlib.import_module("worldrt.export.plan")

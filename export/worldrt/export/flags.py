@@ -85,5 +85,5 @@ def build_parser() -> Parser:
 
 
 def _jobs() -> int:
-    """One for every two CPUs, which are often the two threads of one core."""
-    return max(1, min(4, (os.cpu_count() or 1) // 2))
+    """One for every CPU, up to 4: each worker holds half a gigabyte."""
+    return max(1, min(4, os.cpu_count() or 1))

@@ -1,11 +1,8 @@
-"""One graph, traced and written; and many of them, in worker processes where that helps."""
+"""One graph, traced and written."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from worldrt.export.check import check_graph
 from worldrt.export.checkpoint import Found
 from worldrt.export.choose import Place, model_of
 from worldrt.export.graphs import GraphSource
-from worldrt.export.link import Traced, link
+from worldrt.export.link import Segment, Traced, link, traced_segment
 from worldrt.export.plan import Form, Options, Part
 
 
@@ -67,11 +64,8 @@ def run_job(job: Job, traced: Traced | None = None) -> Done:
 
     Segments of deep graphs are taken from and added to `traced`.
     """
-    part = next(part for part in model_of(job.family, job.options).parts if part.name == job.part)
-    opened = tuple(SafetensorsFile.open(file) for file in job.files)
-    place = Place(part, Found(opened, job.key_format, job.prefix), job.form, job.precision)
-    source = next(source for source in place.sources() if source.name == job.graph)
-    store = place.found.store(job.root)
+    place, source = _opened(job)
+    part, store = place.part, place.found.store(job.root)
     file = f"{job.name}.onnx"
     weights_as = "inputs" if job.form == "block" else "external"
 
@@ -85,6 +79,25 @@ def run_job(job: Job, traced: Traced | None = None) -> Done:
     return Done(job, replace(graph, program=saved), peak_rss_bytes())
 
 
+def segments_of(job: Job) -> Sequence[Segment]:
+    """What the graph of a job is linked from; nothing where it is traced as one."""
+    place, source = _opened(job)
+    return place.part.segments(source, job.precision)
+
+
+def make_segment(job: Job, key: Hashable) -> tuple[bytes, int | None]:
+    """One of them as `link.read_segment` takes it, and the most memory this process ever held."""
+    segment = next(segment for segment in segments_of(job) if segment.key == key)
+    return traced_segment(segment), peak_rss_bytes()
+
+
+def _opened(job: Job) -> tuple[Place, GraphSource]:
+    part = next(part for part in model_of(job.family, job.options).parts if part.name == job.part)
+    opened = tuple(SafetensorsFile.open(file) for file in job.files)
+    place = Place(part, Found(opened, job.key_format, job.prefix), job.form, job.precision)
+    return place, next(source for source in place.sources() if source.name == job.graph)
+
+
 def _model(job: Job, part: Part, source: GraphSource, traced: Traced) -> tuple[ir.Model, str | None]:
     """The ONNX graph, and the saved torch program if there is to be one."""
     segments = part.segments(source, job.precision)
@@ -94,45 +107,3 @@ def _model(job: Job, part: Part, source: GraphSource, traced: Traced) -> tuple[i
         return model, None
     program.save(whole, job.folder / f"{job.name}.pt2")
     return model, f"{job.name}.pt2"
-
-
-def run_jobs(jobs: Sequence[Job], workers: int, started: Callable[[str], None]) -> list[Done]:
-    """Run all, in this process or (`workers` > 1) in others; the results are in the order of the jobs.
-
-    `started` is called with the name of a graph when it is begun, or with workers when it is made.
-    """
-    if workers <= 1 or len(jobs) <= 1:
-        traced: Traced = {}
-        return [_announced(job, started, traced) for job in jobs]
-    # a clean server process that has the imports forks the workers: no threads, and most memory is shared
-    context = multiprocessing.get_context("forkserver" if _has_forkserver() else "spawn")
-    if _has_forkserver():
-        context.set_forkserver_preload([__name__])
-    with _children_end(), ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures = {pool.submit(run_job, job): job for job in jobs}
-        for future in as_completed(futures):
-            future.result()
-            started(futures[future].name)
-    results = {job.name: future.result() for future, job in futures.items()}
-    return [results[job.name] for job in jobs]
-
-
-def _announced(job: Job, started: Callable[[str], None], traced: Traced) -> Done:
-    started(job.name)
-    return run_job(job, traced)
-
-
-def _has_forkserver() -> bool:
-    return "forkserver" in multiprocessing.get_all_start_methods()
-
-
-@contextmanager
-def _children_end() -> Iterator[None]:
-    """On an error or an interruption, end the workers at once instead of waiting for what they do."""
-    before = set(multiprocessing.active_children())
-    try:
-        yield
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
 
 from worldrt.engine.tensors import TensorSpec
@@ -37,8 +38,7 @@ def link(whole: GraphSource, segments: Sequence[Segment], traced: Traced) -> ir.
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": trace.OPSET}, name=whole.name)
     for segment in segments:
         if segment.key not in traced:
-            source = trace.distinct(segment.source)
-            traced[segment.key] = trace.to_onnx(trace.trace(source), source).graph
+            traced[segment.key] = read_segment(traced_segment(segment))
         for i in range(segment.repeat):
             known |= _append(graph, traced[segment.key].clone(), segment.source, i, known)
     for spec in whole.outputs:
@@ -49,6 +49,18 @@ def link(whole: GraphSource, segments: Sequence[Segment], traced: Traced) -> ir.
     light(model)
     interface.set_shapes(model, whole)
     return model
+
+
+def traced_segment(segment: Segment) -> bytes:
+    """A segment by itself, as the ONNX file that a process can hand to another."""
+    source = trace.distinct(segment.source)
+    made: bytes = ir.to_proto(trace.to_onnx(trace.trace(source), source)).SerializeToString()
+    return made
+
+
+def read_segment(model: bytes) -> ir.Graph:
+    """The graph of a traced segment."""
+    return ir.from_proto(onnx.load_from_string(model)).graph
 
 
 def _append(

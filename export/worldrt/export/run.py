@@ -29,11 +29,12 @@ from worldrt.engine.weights import fingerprint, open_weights
 from worldrt.export import verify, weights
 from worldrt.export.checkpoint import find_file
 from worldrt.export.choose import CHECKPOINT, Place, checkpoint_root, is_small, locate, model_of
-from worldrt.export.job import Done, jobs_of, run_jobs
+from worldrt.export.job import Done, jobs_of
 from worldrt.export.plan import Built, Model, Options
 from worldrt.export.quantize.dynamic import quantize_manifest
 from worldrt.export.quantize.flags import DYNAMIC
 from worldrt.export.quantize.job import Settings, check_form, quantize_folder
+from worldrt.export.workers import run_jobs
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
