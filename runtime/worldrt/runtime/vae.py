@@ -68,12 +68,22 @@ class VaeCodec:
 
         Where the graphs give `nv12` or `yuv420p`, frames are planes (3 H / 2, W). A frame belongs to the caller.
         """
-        _, _, count, height, width = latents_BCTHW.shape
-        size = (height * self.spec.spatial, width * self.spec.spatial)
-        for i, call in enumerate(self._steps("decode", count, size)):
-            self._upload(call["latent"], latents_BCTHW[:, :, i : i + 1])
-            call.run()
-            yield from self._opener.device.download(call["frames"])[0]
+        yield from self.decoder(*latents_BCTHW.shape[2:])(latents_BCTHW)
+
+    def decoder(self, count: int, rows: int, columns: int) -> Callable[[Float32], Iterator[Frame]]:
+        """A decode of `count` latents that are not all there yet: a function that takes the next ones, in order, and
+        yields their frames as `decode` does. What is fed in parts gives the same frames as the whole."""
+        spatial = self.spec.spatial
+        calls = self._steps("decode", count, (rows * spatial, columns * spatial))
+
+        def feed(latents_BCTHW: Float32) -> Iterator[Frame]:
+            for i in range(latents_BCTHW.shape[2]):
+                call = next(calls)
+                self._upload(call["latent"], latents_BCTHW[:, :, i : i + 1])
+                call.run()
+                yield from self._opener.device.download(call["frames"])[0]
+
+        return feed
 
     def _upload(self, target: Buffer, array: Float32) -> None:
         self._opener.device.upload(target, np.ascontiguousarray(array))

@@ -70,9 +70,11 @@ def sample_clip(
     texts: tuple[Float32, Float32],
     conditions: Mapping[str, Float32],
     observer: Observer,
+    start: Float32 | None = None,
 ) -> Float32:
     """Latents (1, C, T, H/8, W/8) of one clip. `conditions` are the denoiser's other inputs by name; `position`, the
-    index of each latent frame, is known here."""
+    index of each latent frame, is known here. `start` are latents to edit: sampling begins at them and noise of the
+    table's first level, instead of at noise alone."""
     models.listen(observer)
     with observer.stage(f"{task}: load"):
         codec = models.vae(task)
@@ -101,7 +103,9 @@ def sample_clip(
     stage = f"{task}: sampling"
     with observer.stage(stage):
         observer.progress(stage, 0, len(table))
-        noise = initial_noise(shape.latents(), seed, settings.sigma_max)
+        noise = initial_noise(shape.latents(), seed, settings.sigma_max if start is None else float(table.levels[0]))
+        if start is not None:
+            noise += start
         for done in sample(bound, table, noise, guidance=settings.guidance):
             observer.progress(stage, done, len(table))
         return model.device.download(bound.x)
