@@ -10,6 +10,7 @@ from math import log
 from worldrt.engine.bundle import Denoiser
 from worldrt.engine.errors import InputError
 from worldrt.runtime import samplers
+from worldrt.runtime.edit import check_strength, edited
 from worldrt.runtime.noise import check_seed
 
 DEFAULT_ASPECT_RATIO = "16:9"
@@ -26,6 +27,11 @@ class Request:
     `resolution`, `fps`, `num_frames`, `width`, `height` and `guidance` are those of the video where text becomes a
     video; the picture before it has the model's own size and guidance. `num_frames` is 4 k + 1. `negative_prompt` None
     is the default text of video, and no text for a picture alone. Sizes in pixels.
+
+    A film of `num_chunks` clips of `num_frames` frames: each goes on from the last `num_overlap_frames` of the one
+    before it (as many as were given, by default), which it takes over as `latents` or as `frames`. `chunk_prompts` are
+    one for each chunk, or none. `edit_strength`, from 0 to 1, is how much of a given clip or picture may change, and
+    `picture_edit_strength` that of the picture before a video.
     """
 
     prompt: str
@@ -42,11 +48,18 @@ class Request:
     num_frames: int | None = None
     width: int | None = None
     height: int | None = None
+    num_chunks: int = 1
+    chunk_prompts: tuple[str, ...] = ()
+    num_overlap_frames: int | None = None
+    hand_over: str = "latents"
+    edit_strength: float | None = None
+    picture_edit_strength: float | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A request in numbers for one model. `guidance` g is that of x0 = c + g (c - u)."""
+    """A request in numbers for one model. `guidance` g is that of x0 = c + g (c - u). `num_frames` are those of one
+    chunk, of which there are `num_chunks`."""
 
     width: int
     height: int
@@ -58,9 +71,18 @@ class Settings:
     sigma_max: float
     sigma_min: float
     order: float
+    num_chunks: int = 1
+    num_overlap_frames: int = 0
+    edit_strength: float | None = None
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of the result: those that two chunks share are there once."""
+        return self.num_frames + (self.num_chunks - 1) * (self.num_frames - self.num_overlap_frames)
 
     def table(self) -> samplers.SamplerTable:
-        return samplers.table(self.sampler, self.steps, self.sigma_max, self.sigma_min, self.order)
+        whole = samplers.table(self.sampler, self.steps, self.sigma_max, self.sigma_min, self.order)
+        return whole if self.edit_strength is None else edited(whole, self.steps, self.edit_strength)
 
 
 def image_settings(request: Request, spec: Denoiser, *, own_size: bool) -> Settings:
@@ -99,9 +121,9 @@ def _settings(
     """Raises `InputError` for texts, a seed, a size or sampler numbers that cannot be used."""
     if not request.prompt.strip():
         raise InputError('prompt: it is empty; say what the video shows, with --prompt "..."')
-    for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt or "")):
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(f"{name}: it is not UTF-8 text, or holds a character 0; write it as UTF-8")
+    check_text("prompt", request.prompt)
+    check_text("negative_prompt", request.negative_prompt or "")
+    check_strength(request.edit_strength)
     check_seed(request.seed)
     _check_memory(*size, num_frames)
     sampler = spec.sampler
@@ -115,9 +137,16 @@ def _settings(
         sigma_max=sampler.sigma_max if request.sigma_max is None else request.sigma_max,
         sigma_min=sampler.sigma_min if request.sigma_min is None else request.sigma_min,
         order=sampler.order,
+        edit_strength=request.edit_strength,
     )
     settings.table()  # refuses numbers that cannot be used
     return settings
+
+
+def check_text(name: str, text: str) -> None:
+    """Raises `InputError` for a text that no tokenizer can read."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"{name}: it is not UTF-8 text, or holds a character 0; write it as UTF-8")
 
 
 def _check_memory(width: int, height: int, num_frames: int) -> None:
