@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from worldrt.engine.errors import InputError
+from worldrt.runtime.images import cover
 from worldrt.runtime.observer import Observer
-from worldrt.runtime.pipelines.base import Frame, Pipeline, encode_texts, sample_clip
+from worldrt.runtime.pipelines.base import Float32, Frame, Pipeline, encode_texts, sample_clip
+from worldrt.runtime.pipelines.given import as_clip, check_edit
 from worldrt.runtime.request import Request, Settings, image_settings
 
 TASK = "text2image"
@@ -27,16 +29,34 @@ class Text2Image(Pipeline):
         self.models.check(TASK, [request.prompt, request.negative_prompt or ""])
         return settings
 
-    def __call__(self, request: Request, observer: Observer | None = None, *, own_size: bool = True) -> Frame:
+    def __call__(
+        self,
+        request: Request,
+        observer: Observer | None = None,
+        *,
+        own_size: bool = True,
+        edit: Frame | None = None,
+    ) -> Frame:
         """uint8 RGB (H, W, 3). Raises `InputError`.
 
-        Without a negative prompt the unconditional text is all zeros, as the model was trained.
+        Without a negative prompt the unconditional text is all zeros, as the model was trained. `edit` is the picture
+        that `edit_strength` is about, uint8 RGB (h, w, 3) of any size; it is scaled to cover and cut at the centre.
         """
         observer, settings = observer or Observer(), self.settings(request, own_size=own_size)
+        check_edit(request.edit_strength, edit)
+        given = None if edit is None else cover(as_clip("edit", edit)[:1], settings.width, settings.height)
         texts = encode_texts(self.models, TASK, request.prompt, request.negative_prompt or None, observer)
-        latents = sample_clip(self.models, TASK, settings, request.seed, texts, {}, observer)
+        start = None if given is None else self._encoded(given, observer)
+        latents = sample_clip(self.models, TASK, settings, request.seed, texts, {}, observer, start)
         vae = self.models.vae(TASK)
         with observer.stage(f"{TASK}: load"):
             self.models.with_room(TASK, "vae", lambda: vae.load("decode"))
         with observer.stage(f"{TASK}: decode"):
             return next(vae.decode(latents))
+
+    def _encoded(self, picture: Frame, observer: Observer) -> Float32:
+        vae = self.models.vae(TASK)
+        with observer.stage(f"{TASK}: load"):
+            self.models.with_room(TASK, "vae", lambda: vae.load("encode"))
+        with observer.stage(f"{TASK}: encode"):
+            return vae.encode(picture)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from worldrt.runtime.keep import Keep
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Frame, Pipeline
+from worldrt.runtime.pipelines.given import as_clip, check_edit
 from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.video2world import DEFAULT_NEGATIVE_PROMPT, Video2World
 from worldrt.runtime.request import Request, Settings
@@ -24,21 +26,38 @@ class Text2World(Pipeline):
         return {"text2image": image, "video2world": Video2World(self.models).settings(request)}
 
     def __call__(
-        self, request: Request, observer: Observer | None = None, refine: Callable[[Frame], Request] | None = None
+        self,
+        request: Request,
+        observer: Observer | None = None,
+        refine: Callable[[Frame], Request] | None = None,
+        *,
+        edit: Frame | None = None,
+        keep: Keep | None = None,
     ) -> Iterator[Frame]:
         """Yield uint8 RGB (H, W, 3) frames as they are decoded. Raises `InputError`, before any work.
 
         The picture goes to the video model as it is, without a lossy file between; where sizes differ it is scaled to
-        cover the video and cut at the centre. `refine` is shown it, and gives the request of the video.
+        cover the video and cut at the centre. `refine` is shown it, and gives the request of the video. `edit` is a
+        clip: `picture_edit_strength` is about its first frame, `edit_strength` about all of it. `keep` as for
+        `Video2World`; the picture is kept too.
         """
         self.settings(request)
-        return self._run(request, observer or Observer(), refine or (lambda picture: request))
+        check_edit(request.edit_strength or request.picture_edit_strength, edit)
+        clip = None if edit is None else as_clip("edit", edit)
+        return self._run(request, observer or Observer(), refine or (lambda picture: request), clip, keep or Keep())
 
-    def _run(self, request: Request, observer: Observer, refine: Callable[[Frame], Request]) -> Iterator[Frame]:
-        picture = Text2Image(self.models)(self._of_image(request), observer, own_size=False)
-        yield from Video2World(self.models)(refine(picture), picture, observer)
+    def _run(
+        self, request: Request, observer: Observer, refine: Callable[[Frame], Request], edit: Frame | None, keep: Keep
+    ) -> Iterator[Frame]:
+        picture = keep.load("picture")
+        if picture is None:
+            first = None if request.picture_edit_strength is None else edit
+            picture = Text2Image(self.models)(self._of_image(request), observer, own_size=False, edit=first)
+            keep.save("picture", picture)
+        clip = None if request.edit_strength is None else edit
+        yield from Video2World(self.models)(refine(picture), picture, observer, edit=clip, keep=keep)
 
     def _of_image(self, request: Request) -> Request:
-        """The picture is guided away from the same text as the video."""
+        """The picture is guided away from the same text as the video, and has a strength of its own."""
         negative = DEFAULT_NEGATIVE_PROMPT if request.negative_prompt is None else request.negative_prompt
-        return replace(request, negative_prompt=negative)
+        return replace(request, negative_prompt=negative, edit_strength=request.picture_edit_strength)

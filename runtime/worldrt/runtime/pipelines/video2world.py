@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from worldrt.engine.errors import InputError
 from worldrt.runtime.images import cover
+from worldrt.runtime.keep import Keep
+from worldrt.runtime.long import chunked, prompts_of
 from worldrt.runtime.observer import Observer
-from worldrt.runtime.pipelines.base import Float32, Frame, Pipeline, encode_texts, sample_clip
+from worldrt.runtime.pipelines.base import Frame, Pipeline
+from worldrt.runtime.pipelines.chunks import Chunks
+from worldrt.runtime.pipelines.given import as_clip, check_edit, of_length
 from worldrt.runtime.request import Request, Settings, video_settings
 
 TASK = "video2world"
@@ -30,49 +32,55 @@ class Video2World(Pipeline):
 
         Raises what stands in its way, before any graph is loaded.
         """
-        temporal = self.models.vae(TASK).spec.temporal
+        vae = self.models.vae(TASK).spec
+        temporal = vae.temporal
         if given_frames < 1 or (given_frames - 1) % temporal:
             raise InputError(f"frames: expected 1 more than a multiple of {temporal} given frames, got {given_frames}")
         spec = self.models.opener(TASK).bundle.manifest.denoisers[TASK]
         settings = video_settings(request, spec, temporal=temporal, clean_frames=given_frames)
-        self.models.check(TASK, [request.prompt, negative_text(request)], CONDITIONS)
+        settings = chunked(settings, request, given_frames, temporal=temporal)
+        if settings.num_chunks > 1 and request.hand_over == "frames" and vae.pixel_format != "rgb24":
+            raise InputError(
+                f"hand_over: frames that are encoded again are RGB, and this bundle gives {vae.pixel_format}; hand "
+                "over latents, or export a bundle with rgb24 frames"
+            )
+        self.models.check(TASK, [*prompts_of(request), negative_text(request)], CONDITIONS)
         return settings
 
-    def __call__(self, request: Request, frames: Frame, observer: Observer | None = None) -> Iterator[Frame]:
+    def __call__(
+        self,
+        request: Request,
+        frames: Frame,
+        observer: Observer | None = None,
+        *,
+        edit: Frame | None = None,
+        keep: Keep | None = None,
+    ) -> Iterator[Frame]:
         """Yield uint8 RGB (H, W, 3) frames as they are decoded, the given ones first (they pass through the VAE too).
         A bundle that was exported so gives planes, as `VaeCodec.decode`.
 
         `frames`: one picture (h, w, 3) or 4 k + 1 frames (t, h, w, 3), uint8 RGB of any size; they are scaled to cover
-        the video and cut at the centre. Raises `InputError`, before any work.
+        the video and cut at the centre. `edit` is the clip that `edit_strength` is about, in the same form; its first
+        frames are taken, and the last one again and again where it is too short. `keep` is asked for chunks that are
+        finished, and given those that are. Raises `InputError`, before any work.
         """
-        given = frames[None] if frames.ndim == 3 else frames
-        if given.ndim != 4 or given.shape[-1] != 3 or given.dtype != np.uint8:
-            raise InputError(f"frames: expected uint8 RGB (t, h, w, 3), got {frames.dtype}{list(frames.shape)}")
+        given = as_clip("frames", frames)
         settings = self.settings(request, len(given))
-        return self._run(request, settings, cover(given, settings.width, settings.height), observer or Observer())
+        check_edit(request.edit_strength, edit)
+        size, observer = (settings.width, settings.height), observer or Observer()
+        if edit is not None:
+            edit = cover(of_length(as_clip("edit", edit), settings.num_frames, observer), *size)
+        chunks = Chunks(
+            self.models, TASK, request, settings, cover(given, *size), edit, negative_text, observer, keep or Keep()
+        )
+        return self._run(chunks)
 
-    def _run(self, request: Request, settings: Settings, given: Frame, observer: Observer) -> Iterator[Frame]:
-        negative = negative_text(request)
-        if negative == request.prompt and settings.guidance:
-            observer.warn("the negative prompt is empty, or the prompt itself: guidance has no effect on the video")
-        texts = encode_texts(self.models, TASK, request.prompt, negative, observer)
-        with observer.stage(f"{TASK}: load"):
-            vae = self.models.vae(TASK)
-            self.models.with_room(TASK, "vae", lambda: vae.load("encode"))
-        with observer.stage(f"{TASK}: encode"):
-            clean, mask = _clean(vae.encode(given), vae.latent_frames(settings.num_frames))
-        conditions = {"clean": clean, "mask": mask}
-        latents = sample_clip(self.models, TASK, settings, request.seed, texts, conditions, observer)
-        stage = f"{TASK}: decode"
-        observer.progress(stage, 0, settings.num_frames)
-        with observer.stage(f"{TASK}: load"):
-            self.models.with_room(TASK, "vae", lambda: vae.load("decode"))
-        decoded = vae.decode(latents)
-        for done in range(1, settings.num_frames + 1):
-            with observer.stage(stage):
-                frame = next(decoded)
-            yield frame
-            observer.progress(stage, done, settings.num_frames)
+    def _run(self, chunks: Chunks) -> Iterator[Frame]:
+        if negative_text(chunks.request) == chunks.request.prompt and chunks.settings.guidance:
+            chunks.observer.warn(
+                "the negative prompt is empty, or the prompt itself: guidance has no effect on the video"
+            )
+        yield from chunks.frames()
 
 
 def negative_text(request: Request) -> str:
@@ -80,12 +88,3 @@ def negative_text(request: Request) -> str:
     if request.negative_prompt is None:
         return DEFAULT_NEGATIVE_PROMPT
     return request.negative_prompt if request.negative_prompt.strip() else request.prompt
-
-
-def _clean(latents: Float32, frames: int) -> tuple[Float32, Float32]:
-    """Clean latents (1, C, T, h, w), zero after the given ones, and their mask (1, T)."""
-    _, channels, known, height, width = latents.shape
-    clean = np.zeros((1, channels, frames, height, width), np.float32)
-    mask = np.zeros((1, frames), np.float32)
-    clean[:, :, :known], mask[:, :known] = latents, 1
-    return clean, mask

@@ -1,0 +1,146 @@
+"""The chunks of a film, made one after another, and their frames as one stream.
+
+Handed over as `latents`: the last latents of a chunk are the clean latents of the next, bit for bit, and the decoder
+goes on over the border as within a chunk, so that there is no seam.
+Handed over as `frames`: the last frames of a chunk, as they were decoded, are encoded again, and each chunk is decoded
+by itself, as in the official code, but without a file between.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldrt.runtime.keep import Keep
+from worldrt.runtime.long import of_chunk
+from worldrt.runtime.models import Models
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.pipelines.base import Float32, Frame, encode_texts, sample_clip
+from worldrt.runtime.request import Request, Settings
+
+Clean = Callable[[], Float32]
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """`given` are the frames that the film starts with, `edit` those that are edited, both of the size of the video.
+    `negative_text` gives the negative prompt of a request."""
+
+    models: Models
+    task: str
+    request: Request
+    settings: Settings
+    given: Frame
+    edit: Frame | None
+    negative_text: Callable[[Request], str]
+    observer: Observer
+    keep: Keep
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames of the film as they are decoded."""
+        stage, total = f"{self.task}: decode", self.settings.total_frames
+        frames = self._by_frames() if self.request.hand_over == "frames" else self._by_latents()
+        for done in range(1, total + 1):
+            frame = next(frames)
+            yield frame
+            self.observer.progress(stage, done, total)
+
+    def _by_latents(self) -> Iterator[Frame]:
+        parts, feed = self._parts(), None
+        if self.models.execution.offload:
+            parts = iter(list(parts))  # one model at a time: sampling, which needs no frames, is done before decoding
+        for latents in parts:
+            feed = feed or self._decoder(latents, self.settings.total_frames)
+            yield from self._decoded(feed, latents)
+
+    def _parts(self) -> Iterator[Float32]:
+        """The latents of the film: all of the first chunk, and what is new in each later one."""
+        vae, settings = self.models.vae(self.task), self.settings
+        clean, known = self._encoded(self.given), 0
+        for i in range(settings.num_chunks):
+            latents = self._latents(i, clean)
+            yield latents[:, :, known:]
+            if i + 1 < settings.num_chunks:
+                known = vae.latent_frames(settings.num_overlap_frames)
+                clean = _ready(latents[:, :, -known:])
+
+    def _by_frames(self) -> Iterator[Frame]:
+        settings, given = self.settings, self.given
+        for i in range(settings.num_chunks):
+            latents = self._latents(i, self._encoded(given))
+            tail: deque[Frame] = deque(maxlen=settings.num_overlap_frames)
+            feed = self._decoder(latents, settings.num_frames, first=i == 0)
+            for j, frame in enumerate(self._decoded(feed, latents)):
+                tail.append(frame)
+                if i == 0 or j >= settings.num_overlap_frames:
+                    yield frame
+            if i + 1 < settings.num_chunks:
+                given = np.stack(tail)
+
+    def _encoded(self, frames: Frame) -> Clean:
+        """What encodes frames, when they are needed."""
+
+        def encode() -> Float32:
+            with self.observer.stage(f"{self.task}: load"):
+                vae = self.models.vae(self.task)
+                self.models.with_room(self.task, "vae", lambda: vae.load("encode"))
+            with self.observer.stage(f"{self.task}: encode"):
+                return vae.encode(frames)
+
+        return encode
+
+    def _decoder(self, latents: Float32, frames: int, *, first: bool = True) -> Callable[[Float32], Iterator[Frame]]:
+        """What decodes latents of this size, until there are so many frames."""
+        if first:
+            self.observer.progress(f"{self.task}: decode", 0, self.settings.total_frames)
+        with self.observer.stage(f"{self.task}: load"):
+            vae = self.models.vae(self.task)
+            self.models.with_room(self.task, "vae", lambda: vae.load("decode"))
+        return vae.decoder(vae.latent_frames(frames), *latents.shape[3:])
+
+    def _decoded(self, feed: Callable[[Float32], Iterator[Frame]], latents: Float32) -> Iterator[Frame]:
+        """Frames of latents as they are decoded, which is timed, and not what is done with them."""
+        frames = feed(latents)
+        while True:
+            with self.observer.stage(f"{self.task}: decode"):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def _latents(self, index: int, clean: Clean) -> Float32:
+        """All latents of a chunk: kept ones, or sampled and kept."""
+        name, many = f"chunk-{index:03}", self.settings.num_chunks > 1
+        if many:
+            self.observer.progress(f"{self.task}: chunks", index, self.settings.num_chunks)
+        latents = self.keep.load(name) if many else None
+        if latents is None:
+            latents = self._sample(index, clean)
+            if many:
+                self.keep.save(name, latents)
+        if many:
+            self.observer.progress(f"{self.task}: chunks", index + 1, self.settings.num_chunks)
+        return latents
+
+    def _sample(self, index: int, clean: Clean) -> Float32:
+        request, observer = of_chunk(self.request, index), self.observer
+        texts = encode_texts(self.models, self.task, request.prompt, self.negative_text(request), observer)
+        conditions = known_frames(clean(), self.models.vae(self.task).latent_frames(self.settings.num_frames))
+        start = None if self.edit is None else self._encoded(self.edit)()
+        return sample_clip(self.models, self.task, self.settings, request.seed, texts, conditions, observer, start)
+
+
+def _ready(latents: Float32) -> Clean:
+    return lambda: latents
+
+
+def known_frames(latents: Float32, frames: int) -> dict[str, Float32]:
+    """Conditions of a clip whose first latents are given: `clean` (1, C, T, h, w), zero after them, `mask` (1, T)."""
+    _, channels, known, height, width = latents.shape
+    clean = np.zeros((1, channels, frames, height, width), np.float32)
+    mask = np.zeros((1, frames), np.float32)
+    clean[:, :, :known], mask[:, :known] = latents, 1
+    return {"clean": clean, "mask": mask}
