@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,11 @@ import av
 import numpy as np
 import pytest
 
+from worldrt.runtime.benchmark import measured
 from worldrt.runtime.cli import build_parser, main
+from worldrt.runtime.generate import Result
+from worldrt.runtime.sinks.base import VideoFormat
+from worldrt.runtime.timing import Timings
 
 PROMPT = ("--prompt", "a red car")
 SMALL = (*PROMPT, "--steps", "2", "--num_frames", "5", "--width", "48", "--height", "32", "--quiet")
@@ -97,25 +102,39 @@ def test_video2world_from_a_picture_and_from_a_video(computing):
         "path": str(computing / "one.mp4"),
         "frames": 5,
         "reader": "media",
+        "sha256": hashlib.sha256((computing / "one.mp4").read_bytes()).hexdigest(),
     }
 
 
-def test_batch(computing, capsys):
-    items = [{"prompt": "a", "output_video": "a.mp4"}, {"prompt": "b", "output_video": "b.mp4"}]
-    (computing / "batch.json").write_text(json.dumps(items))
-    assert run("text2world", *SMALL, "--batch_input_json", "batch.json", "--json") == 0
-    assert [result["path"] for result in json.loads(capsys.readouterr().out)] == ["a.mp4", "b.mp4"]
-    assert json.loads((computing / "b.json").read_text())["request"]["prompt"] == "b"
-    (computing / "batch.json").write_text(json.dumps([{"prompt": "a", "output_video": "c.mp4"}, {"prompt": ""}]))
-    refused(capsys, "batch.json", "text2world", *SMALL, "--batch_input_json", "batch.json")
-
-
 def test_benchmark(here, capsys):
-    assert run("text2world", *SMALL, "--backend", "null", "--benchmark", "--save_path", "out.mp4") == 0
-    told = capsys.readouterr()
-    assert "mean of 3 runs" in told.err and "video2world: decode" in told.err and "out.mp4" in told.out
+    flags = ("text2world", *SMALL, "--backend", "null", "--save_path", "out.mp4")
+    assert run(*flags, "--benchmark") == 0
+    told = capsys.readouterr().out
+    assert "seconds of 3 runs" in told and "video2world: decode" in told and "out.mp4" in told and "p99" in told
     assert sorted(os.listdir(here)) == ["out.json", "out.mp4"]
-    refused(capsys, "exists", "text2world", *SMALL, "--backend", "null", "--benchmark", "--save_path", "out.mp4")
+    refused(capsys, "exists", *flags, "--benchmark")
+    refused(capsys, "--benchmark: expected 1 to", *flags, "--benchmark", "0")
+    assert run(*flags, "--benchmark", "5", "--overwrite", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["benchmark"]["runs"] == 5 and data["benchmark"]["stages_s"]["total"]["count"] == 5
+    step = data["benchmark"]["steps_s"]["video2world: sampling"]
+    assert step["count"] == 5 * 3 and 0 <= step["min"] <= step["p50"] <= step["p90"] <= step["p99"] <= step["max"]
+    assert data["timings_s"]["total"] == data["benchmark"]["stages_s"]["total"]["mean"]
+
+
+def test_statistics_are_those_of_the_runs_that_count():
+    """Against numbers done by hand; the first run is left out."""
+    seconds = iter([100.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+
+    def make(again):
+        timings = Timings({"total": next(seconds)}, {"sampling": [0.5, 1.5]})
+        return Result("a.mp4", None, VideoFormat(16, 16, 16, 5), timings)
+
+    found = measured(make, 5)["benchmark"]
+    assert found["stages_s"]["total"] == {
+        "count": 5, "mean": 3.0, "p50": 3.0, "p90": 4.6, "p99": 4.96, "min": 1.0, "max": 5.0
+    }  # fmt: skip
+    assert found["steps_s"]["sampling"]["count"] == 10 and found["steps_s"]["sampling"]["mean"] == 1.0
 
 
 BAD = [
@@ -163,25 +182,6 @@ BAD = [
 @pytest.mark.parametrize(("text", "arguments"), BAD, ids=lambda value: str(value)[:30])
 def test_mistakes(computing, capsys, text, arguments):
     refused(capsys, text, "text2world", *SMALL, *arguments)
-
-
-@pytest.mark.parametrize(
-    ("text", "content"),
-    [
-        ("an empty one", []),
-        ("[0]: expected an object", [1]),
-        ("[0].prompt: expected a text", [{"prompt": 5, "output_video": "a.mp4"}]),
-        ("[0].output_video: expected a text", [{"prompt": "a", "output_video": 5}]),
-        ("'output_video' is missing", [{"prompt": "a"}]),
-        ("would have this place", [{"prompt": "a", "output_video": f"{folder}a.mp4"} for folder in ("", "./")]),
-        ("would have this place", [{"prompt": "a", "output_video": f"a.{kind}"} for kind in ("mp4", "MP4")]),
-        ("there.json exists", [{"prompt": "a", "output_video": f"{name}.mp4"} for name in ("a", "there")]),
-    ],
-)
-def test_bad_batches_are_found_before_the_first_result(computing, capsys, text, content):
-    (computing / "batch").write_text(json.dumps(content))
-    (computing / "there.json").write_text("{}")
-    refused(capsys, text, "text2world", *SMALL, "--batch_input_json", "batch")
 
 
 @pytest.mark.parametrize(

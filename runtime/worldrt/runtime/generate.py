@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +19,11 @@ from worldrt.runtime.models import Models
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.text2world import Text2World
-from worldrt.runtime.pipelines.video2world import Video2World
+from worldrt.runtime.pipelines.video2world import Video2World, negative_text
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.sinks.base import VideoFormat, open_sink
+from worldrt.runtime.text import MOST_PROMPTS, TextEncoder
 from worldrt.runtime.timing import Timings
 
 
@@ -71,6 +73,12 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def _encode(encoder: TextEncoder, texts: Sequence[str]) -> None:
+    for text in texts:
+        encoder.encode(text)
+    encoder.unload()
+
+
 class Generator:
     """Makes jobs of one task with models that stay loaded."""
 
@@ -78,6 +86,30 @@ class Generator:
         self, task: str, models: Models, *, guard: Guard | None = None, refiner: Refiner | None = None
     ) -> None:
         self.task, self.models, self.guard, self.refiner = task, models, guard, refiner
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Of the models that run."""
+        return ("text2image", "video2world") if self.task == "text2world" else (self.task,)
+
+    def check_models(self) -> None:
+        """Raises `InputError` where a model is missing, whatever the job."""
+        for task in self.tasks:
+            self.models.opener(task)
+
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """Get ready for many jobs: a text that several of them have is encoded once. Where the text encoder does not
+        stay loaded, all are encoded now."""
+        texts = list(dict.fromkeys(text for job in jobs for text in self._texts(job.request)))
+        for task in self.tasks:
+            encoder = self.models.text(task)
+            encoder.keep(len(texts))
+            if self.models.execution.offload_text or self.models.execution.offload:
+                self.models.with_room(task, "text", partial(_encode, encoder, texts[:MOST_PROMPTS]))
+
+    def _texts(self, request: Request) -> list[str]:
+        negative = request.negative_prompt if self.task == "text2image" else negative_text(request)
+        return [text for text in (request.prompt, negative) if text]
 
     def settings(self, job: Job) -> dict[str, Settings]:
         """What a job comes to, by model; raises `InputError`."""
@@ -159,4 +191,4 @@ class Generator:
     def _facts(self, run: Run) -> dict[str, Any]:
         """What the sidecar holds."""
         facts = sidecar.describe(self.task, run.job, run.settings, self.models, run.observer.timings)
-        return facts | run.facts
+        return facts | {"guardrail": self.guard is not None} | run.facts

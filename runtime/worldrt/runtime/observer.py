@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from worldrt.runtime.timing import Timings
@@ -14,10 +14,15 @@ class Cancelled(Exception):  # noqa: N818  # it is none
 
 class Observer:
     """Keeps the timings of a run. A subclass may show progress; an exception that it raises, as `Cancelled`,
-    ends the run."""
+    ends the run.
+
+    `before_step` is called at the end of each step before its time is taken; a device that runs ahead of the host
+    is waited for there, where steps are measured.
+    """
 
     def __init__(self) -> None:
         self.timings = Timings()
+        self.before_step: Callable[[], None] = _nothing
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -27,6 +32,12 @@ class Observer:
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """`done` of `total` steps of a stage are done; the first call of a stage has `done` 0."""
+        self.before_step()
+        self.timings.count(stage, done)
 
     def warn(self, text: str) -> None:
         """Something that the user should know, in one line."""
+
+
+def _nothing() -> None:
+    pass

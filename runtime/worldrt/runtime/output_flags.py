@@ -15,10 +15,18 @@ def add(parser: Parser, task: str) -> None:
     place = _DEFAULT_PLACE.get(task, "output/generated_video.mp4")
     add("--save_path", default=place, help=f"name.mp4, name.png, png:FOLDER or null: (default {place})")
     add("--batch_input_json", type=Path, help="a list of {prompt, output_video or output_image, input_video}")
+    add("--strict", action="store_true", help="of a batch with mistakes in it: make nothing")
     add("--overwrite", action="store_true", help="replace what is there")
     add("--from_sidecar", type=Path, metavar="FILE", help="repeat the run that a sidecar describes; other flags win")
     add("--record_inputs", type=Path, metavar="DIR", help="keep the denoiser's inputs and the frames, to quantise by")
     add("--record_steps", type=int, default=8, help="how many steps are kept of a run")
-    add("--benchmark", action="store_true", help="run four times and print the mean of the last three")
+    add(
+        "--benchmark",
+        nargs="?",
+        type=int,
+        const=3,
+        metavar="N",
+        help="run once to warm up, then N times (3), and print how long each part took",
+    )
     add("--json", action="store_true", help="print the result as JSON")
     add("--quiet", action="store_true", help="no progress")

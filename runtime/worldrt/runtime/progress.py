@@ -32,6 +32,7 @@ class Bars(Observer):
         self._shown.stop()
 
     def progress(self, stage: str, done: int, total: int) -> None:
+        super().progress(stage, done, total)
         if stage not in self._tasks or done == 0:
             self._tasks[stage] = self._shown.add_task(stage, total=total)
         self._shown.update(self._tasks[stage], completed=done)

@@ -34,10 +34,10 @@ def repeated(args: argparse.Namespace, parse: Callable[[Mapping[str, Any]], argp
 def _defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """By name of the parsed argument."""
     values = {field.name: getattr(data["request"], field.name) for field in fields(Request)}
-    execution, given = data["execution"], data.get("input")
+    execution, given = data["execution"], data["input"]
     values |= {"backend": execution["backend"], "device": execution["device"], "cfg": execution["guidance"]}
     values |= {"threads": execution["options"].get("threads", 0), "refined_prompt": data.get("refined_prompt")}
-    if given:
-        values |= {"input_path": Path(given["path"]), "num_conditional_frames": given["frames"]}
-        values |= {"input_reader": given.get("reader", "media")}
+    if given is not None:
+        values |= {"input_path": Path(given.path), "num_conditional_frames": given.frames}
+        values |= {"input_reader": given.reader}
     return values

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from worldrt.engine.bundle import Bundle
+from worldrt.engine.bundle import Bundle, file_sha256
 from worldrt.engine.errors import InputError
 from worldrt.engine.schema import SchemaError, decode, encode, parse_json
 from worldrt.kernels import status
@@ -33,21 +33,29 @@ class _Execution:
 
 
 @dataclass(frozen=True)
-class _Input:
+class Input:
+    """What a run goes on from: a file by its absolute path and its hash, how many frames of it, read by what."""
+
     path: str
     frames: int
     reader: str = "media"
+    sha256: str | None = None
+
+
+def input_of(job: Job) -> Input | None:
+    """Of a job, as its file is now."""
+    path = job.input_path
+    return None if path is None else Input(str(path.absolute()), job.given_frames, job.reader, file_sha256(path))
 
 
 def describe(task: str, job: Job, settings: Mapping[str, Settings], models: Models, timings: Timings) -> dict[str, Any]:
     """Plain JSON data. `settings` are the numbers that the request came to, by task."""
-    execution, path = models.execution, job.input_path
-    given = None if path is None else _Input(str(path.absolute()), job.given_frames, job.reader)
+    execution = models.execution
     return {
         "schema": SCHEMA,
         "task": task,
         "request": encode(job.request),
-        "input": None if given is None else encode(given),
+        "input": encode(input_of(job)),
         "settings": {name: asdict(value) for name, value in settings.items()},
         "bundles": [_identity(bundle) for bundle in models.bundles],
         "execution": {
@@ -77,11 +85,10 @@ def _identity(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def differs(path: Path, models: Models) -> bool:
-    """Whether a sidecar was made from other graphs or weights than these."""
+def differs(data: Mapping[str, Any], models: Models) -> bool:
+    """Whether a sidecar, as it was read, was made from other graphs or weights than these."""
     parts = ("variant", "graphs", "files", "weights")
-    data, now = read(path), [_identity(bundle) for bundle in models.bundles]
-    then = data["bundles"]
+    now, then = [_identity(bundle) for bundle in models.bundles], data["bundles"]
     same = [[b.get(part) for part in parts] for b in now] == [[b.get(part) for part in parts] for b in then]
     return not same or noted(models.changes) != data["changes"]
 
@@ -102,14 +109,14 @@ _READ: dict[str, Any] = {  # what a run is repeated from
     "task": str,
     "bundles": tuple[Mapping[str, Any], ...],
     "execution": _Execution,
-    "input": _Input | None,
+    "input": Input | None,
     "changes": Mapping[str, ChangeNote] | None,
     "refined_prompt": str | None,
 }
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A sidecar's data, its `request` decoded. Raises `InputError` where it is not one."""
+    """A sidecar's data, its `request`, `input` and `changes` decoded. Raises `InputError` where it is not one."""
     try:
         data: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
@@ -119,7 +126,11 @@ def read(path: Path) -> dict[str, Any]:
         for bundle in data["bundles"]:
             decode(dict[str, str], {key: bundle.get(key) for key in ("folder", "weight_root")}, "bundles")
         notes = decode(dict[str, ChangeNote], data.get("changes", {}), "changes")
-        return data | {"request": decode(Request, data["request"], "request"), "changes": notes}
+        return data | {
+            "request": decode(Request, data["request"], "request"),
+            "input": decode(Input | None, data.get("input"), "input"),  # type: ignore[arg-type]
+            "changes": notes,
+        }
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, SchemaError) as error:

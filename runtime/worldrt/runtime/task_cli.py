@@ -8,32 +8,28 @@ import sys
 from typing import Any
 
 from worldrt.engine.errors import InputError
-from worldrt.runtime import batch_file, flags, model_flags, sidecar
-from worldrt.runtime.generate import Generator
+from worldrt.runtime import batch, batch_file, benchmark, flags, model_flags, report, sidecar
+from worldrt.runtime.generate import Generator, Result
 from worldrt.runtime.jobs import Job, check_places, job_of
 from worldrt.runtime.models import Models
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.record import Recording
-from worldrt.runtime.timing import Timings, mean
-
-BENCHMARK_RUNS = 4
 
 
 def run(args: argparse.Namespace) -> int:
     """Make what the flags say; returns the exit code."""
     flags.check(args)
-    jobs = [job_of(args)] if args.batch_input_json is None else batch_file.read(args.batch_input_json, job_of(args))
-    generator = make_generator(args)
-    for job in jobs:
-        generator.settings(job)  # every mistake is found before the first result is begun
-    check_places(jobs, overwrite=args.overwrite)
-    results = []
-    for job in jobs:
-        results.append(_made(generator, job, args))
-        if not args.json:
-            print(_line(results[-1]))
+    benchmark.check(args.benchmark)
+    if args.batch_input_json is not None:
+        return _batch(args)
+    job, generator = job_of(args), make_generator(args)
+    generator.settings(job)  # every mistake is found before the result is begun
+    check_places([job], overwrite=args.overwrite)
+    result = _made(generator, job, args)
     if args.json:
-        print(json.dumps(results if args.batch_input_json else results[0], indent=1))
+        print(json.dumps(result, indent=1))
+    else:
+        print(report.line(result))
     return 0
 
 
@@ -44,7 +40,7 @@ def make_generator(args: argparse.Namespace) -> Generator:
 
 def _open_models(args: argparse.Namespace) -> Models:
     models = model_flags.open_models(args, record=_recording(args))
-    if args.from_sidecar is not None and sidecar.differs(args.from_sidecar, models):
+    if args.from_sidecar is not None and sidecar.differs(sidecar.read(args.from_sidecar), models):
         print("warning: bundle or LoRA is not the one of the sidecar; frames may differ", file=sys.stderr)
     return models
 
@@ -59,31 +55,44 @@ def _recording(args: argparse.Namespace) -> Recording | None:
     return recording
 
 
+def _batch(args: argparse.Namespace) -> int:
+    """What can be made of a batch is made; the summary is printed of an interrupted one too."""
+    items = batch_file.read(args.batch_input_json, args)
+    generator = make_generator(args)
+    items = batch.checked(items, generator, overwrite=args.overwrite)
+    wrong = [item for item in items if item.job is None]
+    for item in wrong:
+        print(
+            f"error: {args.batch_input_json}[{item.index}]: {report.plain('; '.join(item.mistakes))}", file=sys.stderr
+        )
+    if wrong and args.strict:
+        raise InputError(f"{args.batch_input_json}: {len(wrong)} of {len(items)} items cannot be made; none was begun")
+    outcomes: list[batch.Outcome] = []
+    try:
+        for outcome in batch.run(items, generator, lambda job: _made(generator, job, args), overwrite=args.overwrite):
+            outcomes.append(outcome)
+            if not args.json:
+                print(report.outcome_line(outcome, len(items)), flush=True)
+    finally:
+        if args.json:
+            print(json.dumps([outcome.as_json() for outcome in outcomes], indent=1))
+        else:
+            report.batch_table(outcomes)
+    return batch.exit_code(outcomes)
+
+
 def _made(generator: Generator, job: Job, args: argparse.Namespace) -> dict[str, Any]:
     """The result of a job as JSON data; made several times where that is measured."""
-    quiet = args.quiet or args.json
-    runs = [
-        generator.run(job, Plain() if quiet else Bars(), overwrite=args.overwrite or i > 0)
-        for i in range(BENCHMARK_RUNS if args.benchmark else 1)
-    ]
-    result = runs[-1].as_json()
-    if args.benchmark:
-        result["timings_s"] = _benchmark([run.timings for run in runs[1:]], args.json)
+
+    def make(again: bool) -> Result:
+        observer = Plain() if args.quiet or args.json else Bars()
+        if args.benchmark:
+            observer.before_step = generator.models.execution.opened_device.synchronize
+        return generator.run(job, observer, overwrite=args.overwrite or again)
+
+    if not args.benchmark:
+        return make(False).as_json()
+    result = benchmark.measured(make, args.benchmark)
+    if not args.json:
+        report.benchmark_table(result)
     return result
-
-
-def _line(result: dict[str, Any]) -> str:
-    return (
-        f"{result['path'].rstrip(':')}: {result['frames']} frame(s), {result['width']}x{result['height']}, "
-        f"{result['timings_s']['total']:.1f} s"
-    )
-
-
-def _benchmark(runs: list[Timings], as_json: bool) -> dict[str, float]:
-    """The mean of some runs, as a table unless JSON was asked for."""
-    average = mean(runs)
-    if not as_json:
-        print(f"mean of {len(runs)} runs, the first one dropped", file=sys.stderr)
-        for stage, seconds in average.seconds.items():
-            print(f"{stage:32}{seconds:10.3f} s", file=sys.stderr)
-    return average.rounded()

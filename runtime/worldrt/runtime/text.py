@@ -17,6 +17,7 @@ from worldrt.runtime.components import Opener
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 CACHED_PROMPTS = 16
+MOST_PROMPTS = 512  # of the 2B and 14B models: 1 GB
 
 
 class TextEncoder:
@@ -31,6 +32,7 @@ class TextEncoder:
         self._tokenizer_file = opener.bundle.path(text.tokenizer)
         self._loaded: tuple[Session, dict[str, Buffer]] | None = None
         self._kept: OrderedDict[str, Float32] = OrderedDict()
+        self._room = CACHED_PROMPTS
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -55,6 +57,10 @@ class TextEncoder:
             )
         return ids
 
+    def keep(self, prompts: int) -> None:
+        """Have room for so many prompts, each of which takes `max_tokens` rows of memory."""
+        self._room = max(CACHED_PROMPTS, min(prompts, MOST_PROMPTS))
+
     def knows(self, prompt: str) -> bool:
         """Whether a prompt's rows are kept, so that no graph is needed."""
         return prompt in self._kept
@@ -63,7 +69,7 @@ class TextEncoder:
         """A read-only array. Raises `InputError` for an over-long prompt."""
         if prompt not in self._kept:
             self._kept[prompt] = self._run(self.tokens(prompt))
-            if len(self._kept) > CACHED_PROMPTS:
+            if len(self._kept) > self._room:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(prompt)
         return self._kept[prompt]

@@ -1,0 +1,105 @@
+"""Running a batch: what can be made is made, one after the other, with models that stay loaded."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from worldrt.engine.errors import BlockedError, InputError, OutputError, WorldrtError
+from worldrt.engine.files import check_place
+from worldrt.runtime import matching
+from worldrt.runtime.batch_file import Item
+from worldrt.runtime.generate import Generator
+from worldrt.runtime.jobs import Job
+from worldrt.runtime.observer import Cancelled
+from worldrt.runtime.sinks.base import split_place
+
+Status = Literal["made", "skipped", "failed", "blocked"]
+Make = Callable[[Job], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item. `why` says it of a failure; `result` is a result's JSON data."""
+
+    index: int
+    place: str
+    status: Status
+    why: str = ""
+    result: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"path": self.place} | (self.result or {}) | {"status": self.status, "error": self.why or None}
+
+
+def checked(items: Iterable[Item], generator: Generator, *, overwrite: bool) -> list[Item]:
+    """The items, with the mistakes that only show beside the models and the disk. Nothing is loaded.
+
+    Raises what is wrong with every item alike, such as a bundle that lacks a model.
+    """
+    generator.check_models()
+    taken: dict[Path, int] = {}
+    return [_checked(item, item.job, generator, taken, overwrite) if item.job else item for item in items]
+
+
+def _checked(item: Item, job: Job, generator: Generator, taken: dict[Path, int], overwrite: bool) -> Item:
+    mistakes = []
+    for check in (lambda: generator.settings(job), lambda: _check_place(item, job, generator, taken, overwrite)):
+        try:
+            check()
+        except (InputError, OutputError) as error:
+            mistakes.append(str(error))
+    return replace(item, job=None, mistakes=tuple(mistakes)) if mistakes else item
+
+
+def _check_place(item: Item, job: Job, generator: Generator, taken: dict[Path, int], overwrite: bool) -> None:
+    if job.sidecar is None:
+        return
+    places = job.sidecar, split_place(job.place)[1]
+    for place in places:
+        if place.absolute() in taken:
+            raise InputError(f"{place}: item {taken[place.absolute()]} has this place already")
+    taken.update({place.absolute(): item.index for place in places})
+    if not matching.finished(job, generator, overwrite=overwrite):
+        for place in places:
+            check_place(place, overwrite=overwrite)
+
+
+def run(items: Sequence[Item], generator: Generator, make: Make, *, overwrite: bool) -> Iterator[Outcome]:
+    """Yield the outcome of each item. A failure does not stop the others; an interruption does.
+
+    A result that is there is skipped where its sidecar says that it was made from this very job and these models.
+    """
+    done = {item.index for item in items if item.job and matching.finished(item.job, generator, overwrite=overwrite)}
+    generator.expect([item.job for item in items if item.job and item.index not in done])
+    for item in items:
+        if item.job is None:
+            yield Outcome(item.index, item.place, "failed", "; ".join(item.mistakes))
+        elif item.index in done:
+            yield Outcome(item.index, item.place, "skipped")
+        else:
+            yield _outcome(item, item.job, make)
+
+
+def _outcome(item: Item, job: Job, make: Make) -> Outcome:
+    try:
+        return Outcome(item.index, item.place, "made", result=make(job))
+    except BlockedError as error:
+        return Outcome(item.index, item.place, "blocked", str(error))
+    except (Cancelled, BrokenPipeError):
+        raise
+    except (WorldrtError, MemoryError, OSError) as error:
+        return Outcome(item.index, item.place, "failed", str(error) or type(error).__name__)
+    except Exception as error:  # a defect: it is shown whole, and the other items are made
+        traceback.print_exc(file=sys.stderr)
+        return Outcome(item.index, item.place, "failed", f"{type(error).__name__}: {error}")
+
+
+def exit_code(outcomes: Iterable[Outcome]) -> int:
+    """0 where nothing failed, 3 where all failures are the guardrail's, else 2."""
+    failures = {outcome.status for outcome in outcomes} - {"made", "skipped"}
+    return 0 if not failures else 3 if failures == {"blocked"} else 2

@@ -1,0 +1,306 @@
+"""`--batch_input_json`: what can be made is made, what is there is not made again, and every mistake is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from worldrt.engine.backends import null
+from worldrt.engine.errors import BlockedError
+from worldrt.runtime import generate, task_cli
+from worldrt.runtime.cli import main
+from worldrt.runtime.generate import Generator
+from worldrt.runtime.observer import Cancelled
+
+SMALL = ("--steps", "1", "--num_frames", "5", "--width", "48", "--height", "32", "--backend", "null", "--quiet")
+
+
+@pytest.fixture
+def here(nano, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLDRT_BUNDLES", str(nano.folder.parent))
+    return tmp_path
+
+
+def run(items, *flags, task="text2world"):
+    with open("batch", "w") as file:
+        file.write(items if isinstance(items, str) else json.dumps(items))
+    small = [flag for flag in SMALL if task != "text2image" or flag not in ("--num_frames", "5")]
+    return main([task, *small, "--batch_input_json", "batch", *flags])
+
+
+def outcomes(capsys, items, *flags, code=0, **more):
+    capsys.readouterr()
+    assert run(items, *flags, "--json", **more) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def two():
+    return [{"prompt": "a", "output_video": "a.mp4"}, {"prompt": "b", "output_video": "b.mp4", "seed": 7}]
+
+
+def test_every_item_is_made_with_what_it_changes_of_the_flags(here, capsys):
+    made = outcomes(capsys, two(), "--seed", "3")
+    assert [(m["path"], m["status"], m["frames"]) for m in made] == [("a.mp4", "made", 5), ("b.mp4", "made", 5)]
+    requests = [json.loads((here / f"{name}.json").read_text())["request"] for name in "ab"]
+    assert [(r["prompt"], r["seed"], r["steps"]) for r in requests] == [("a", 3, 1), ("b", 7, 1)]
+
+
+def test_pictures_and_inputs_have_their_keys(here, capsys):
+    pictures = [{"prompt": str(i), "output_image": f"{i}.png", "solver": "euler"} for i in range(2)]
+    outcomes(capsys, pictures, task="text2image")
+    assert json.loads((here / "0.json").read_text())["request"]["sampler"] == "rectified_flow_euler"
+    films = [{"prompt": "x", "input_video": f"{i}.png", "output_video": f"film{i}.mp4"} for i in range(2)]
+    outcomes(capsys, films, task="video2world")
+    assert json.loads((here / "film1.json").read_text())["input"]["path"] == str(here / "1.png")
+    (wrong,) = outcomes(capsys, [{"prompt": "x", "output_video": "c.mp4"}], task="video2world", code=2)
+    assert wrong["error"] == "'input_video' is missing"
+
+
+BAD_ITEMS = [
+    (1, "expected an object, got '1'"),
+    ({"output_video": "x.mp4"}, "'prompt' is missing"),
+    ({"prompt": "x"}, "'output_video' is missing"),
+    ({"prompt": 5, "output_video": "x.mp4"}, "prompt: expected a text, got '5'"),
+    ({"prompt": "x", "output_video": ["x.mp4"]}, "output_video: expected a text"),
+    ({"prompt": "x", "output_video": "x.mp4", "seed": "one"}, "seed: expected an integer, got 'one'"),
+    ({"prompt": "x", "output_video": "x.mp4", "promt": "y"}, "'promt': unknown key; did you mean 'prompt'?"),
+    ({"prompt": "x", "output_image": "x.png"}, "did you mean 'output_video'?"),
+    ({"prompt": "x", "output_video": "x.mp4", "num_frames": 8}, "multiple of 4, got 8"),
+    ({"prompt": "", "output_video": "x.mp4"}, "prompt: it is empty"),
+    ({"prompt": "x", "output_video": "x.gif"}, "'x.gif': expected a name that ends in"),
+    ({"prompt": "x", "output_video": "/proc/none/x.mp4"}, "cannot be written"),
+    ({"prompt": "x", "output_video": "good.mp4"}, "good.json: item 0 has this place already"),
+    ({"prompt": "x", "output_video": "./good.png"}, "good.json: item 0 has this place already"),
+    ({"prompt": "x", "output_video": "there.mp4"}, "there.json exists"),
+    ({"prompt": "x" * 9000, "output_video": "x.mp4"}, "tokens"),
+]
+
+
+@pytest.mark.parametrize(("item", "why"), BAD_ITEMS, ids=lambda value: str(value)[:40])
+def test_a_bad_item_is_told_and_the_others_are_made(here, capsys, item, why):
+    (here / "there.json").write_text("{}")
+    items = [{"prompt": "a", "output_video": "good.mp4"}, item]
+    good, bad = outcomes(capsys, items, code=2)
+    assert good["status"] == "made" and (here / "good.mp4").is_file()
+    assert bad["status"] == "failed" and why in bad["error"]
+    assert set(os.listdir()) == {"batch", "there.json", "good.mp4", "good.json"}
+
+
+def test_all_mistakes_of_an_item_are_told_at_once(here, capsys):
+    item = {"prompt": 5, "output_video": 6, "sead": 1, "seed": "x"}
+    (bad,) = outcomes(capsys, [item], code=2)
+    assert all(part in bad["error"] for part in ("prompt: exp", "output_video: exp", "'sead'", "seed: exp"))
+    (bad,) = outcomes(capsys, [{"prompt": " ", "output_video": "/proc/none/x.mp4"}], code=2)
+    assert "it is empty" in bad["error"] and "cannot be written" in bad["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("[]", "got an empty one"),
+        ("{}", "expected a list"),
+        ("5", "expected a list"),
+        ("[", "not JSON"),
+        ('[{"prompt": "a", "prompt": "b", "output_video": "a.mp4"}]', "stands there twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ('[{"prompt": "a", "output_video": "a.mp4", "guidance": NaN}]', "no"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused(here, capsys, content, why):
+    assert run(content) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and told[0].startswith("error: batch: ") and why in told[0]
+    assert os.listdir() == ["batch"]
+
+
+def test_strict_makes_nothing_where_an_item_is_wrong(here, capsys):
+    items = [*two(), {"prompt": 1, "output_video": "c.mp4"}, 5]
+    assert run(items, "--strict") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("error: batch[2]: prompt: ") and told[1].startswith("error: batch[3]: ")
+    assert "2 of 4 items cannot be made; none was begun" in told[2] and os.listdir() == ["batch"]
+
+
+def test_ten_bad_items_of_a_hundred_leave_ninety_results(here, capsys):
+    items = [{"prompt": f"p{i % 7}", "output_video": f"out/{i:03}.mp4"} for i in range(100)]
+    for i, (item, _) in enumerate(BAD_ITEMS[:10]):
+        items[i * 10 + 3] = item
+    done = outcomes(capsys, items, code=2)
+    assert [o["status"] for o in done].count("made") == 90
+    assert [i for i, o in enumerate(done) if o["status"] == "failed"] == list(range(3, 100, 10))
+    assert len(os.listdir("out")) == 180
+    again = outcomes(capsys, items, code=2)
+    assert [o["status"] for o in again].count("skipped") == 90
+
+
+def test_a_text_is_encoded_once_however_many_items_have_it(here, capsys, monkeypatch):
+    encoded = []
+    ran = generate.Models.text
+    monkeypatch.setattr(generate.Models, "text", lambda self, task: _spied(ran(self, task), encoded))
+    prompts = [str(i) for i in range(20)] * 2
+    outcomes(capsys, [{"prompt": p, "output_video": f"{i}.mp4"} for i, p in enumerate(prompts)])
+    assert len(encoded) == 21  # and the negative one
+    outcomes(capsys, [{"prompt": p, "output_video": f"{i}.mp4"} for i, p in enumerate(prompts)],
+             "--overwrite", "--offload_text_encoder")  # fmt: skip
+    assert len(encoded) == 42
+
+
+def _spied(encoder, encoded):
+    if not hasattr(encoder, "spied"):
+        run_ids, encoder.spied = encoder._run, True
+        encoder._run = lambda ids: encoded.append(ids) or run_ids(ids)
+    return encoder
+
+
+def test_what_is_finished_is_skipped(here, capsys):
+    outcomes(capsys, two())
+    before = os.stat("a.mp4").st_mtime_ns
+    assert [o["status"] for o in outcomes(capsys, two())] == ["skipped", "skipped"]
+    os.unlink("b.mp4")  # its sidecar alone is no result
+    done = outcomes(capsys, two(), code=2)
+    assert [o["status"] for o in done] == ["skipped", "failed"] and "b.json exists" in done[1]["error"]
+    os.unlink("b.json")
+    assert [o["status"] for o in outcomes(capsys, two())] == ["skipped", "made"]
+    assert os.stat("a.mp4").st_mtime_ns == before
+    assert [o["status"] for o in outcomes(capsys, two(), "--overwrite")] == ["made", "made"]
+
+
+def test_what_was_made_otherwise_is_not_taken_for_finished(here, capsys):
+    outcomes(capsys, two())
+    changed = [o["status"] for o in outcomes(capsys, two(), "--guidance", "3", code=2)]
+    assert changed == ["failed", "failed"]
+    facts = json.loads((here / "a.json").read_text())
+    facts["bundles"][0]["weights"]["vae/diffusion_pytorch_model.safetensors"]["header_sha256"] = "0" * 64
+    (here / "a.json").write_text(json.dumps(facts))
+    assert [o["status"] for o in outcomes(capsys, two(), code=2)] == ["failed", "skipped"]
+
+
+def test_another_input_of_the_same_name_is_no_reason_to_skip(here, capsys):
+    for name in ("one", "two"):
+        assert run([{"prompt": name, "output_image": f"{name}.png", "seed": len(name)}], task="text2image") == 0
+    film = [{"prompt": "x", "input_video": "one.png", "output_video": "film.mp4"}]
+    assert [o["status"] for o in outcomes(capsys, film, task="video2world")] == ["made"]
+    assert [o["status"] for o in outcomes(capsys, film, task="video2world")] == ["skipped"]
+    with open("one.png", "ab") as file:
+        file.write(b"\0")
+    assert [o["status"] for o in outcomes(capsys, film, task="video2world", code=2)] == ["failed"]
+
+
+class _Guard:
+    """Refuses prompts with the word `bad`, and frames of runs with the word `ugly`."""
+
+    def check_text(self, text):
+        self.text = text
+        if "bad" in text:
+            raise BlockedError("prompt: refused")
+
+    def frames(self, frames):
+        for i, frame in enumerate(frames):
+            if "ugly" in self.text and i == 3:
+                raise BlockedError("frame 3: refused")
+            yield frame
+
+
+@pytest.fixture
+def guarded(here, monkeypatch):
+    """Have runs from now on looked at by a guard."""
+    made = task_cli.make_generator
+
+    def guarded_generator(args):
+        generator = made(args)
+        generator.guard = _Guard()
+        return generator
+
+    return lambda: monkeypatch.setattr(task_cli, "make_generator", guarded_generator)
+
+
+def test_blocked_items_leave_nothing_and_are_told_apart(here, guarded, capsys):
+    guarded()
+    items = [{"prompt": p, "output_video": f"{p}.mp4"} for p in ("good", "bad", "ugly")]
+    done = outcomes(capsys, items, code=3)
+    assert [o["status"] for o in done] == ["made", "blocked", "blocked"]
+    assert [o["error"] for o in done] == [None, "prompt: refused", "frame 3: refused"]
+    assert set(os.listdir()) == {"batch", "good.mp4", "good.json"}
+    assert json.loads((here / "good.json").read_text())["guardrail"] is True
+    done = outcomes(capsys, [*items, {"prompt": "", "output_video": "c.mp4"}], code=2)
+    assert [o["status"] for o in done] == ["skipped", "blocked", "blocked", "failed"]
+
+
+def test_a_result_that_no_guard_has_seen_is_not_finished_for_one(here, guarded, capsys):
+    outcomes(capsys, two())
+    guarded()
+    assert [o["status"] for o in outcomes(capsys, two(), code=2)] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), MemoryError(), OSError(5, "the disk is gone")])
+def test_any_failure_of_an_item_leaves_the_others(here, capsys, monkeypatch, error):
+    frames = Generator._frames
+
+    def fails(self, run):
+        if run.job.request.prompt == "a":
+            raise error
+        return frames(self, run)
+
+    monkeypatch.setattr(Generator, "_frames", fails)
+    done = outcomes(capsys, two(), code=2)
+    assert [o["status"] for o in done] == ["failed", "made"] and done[0]["error"]
+    assert set(os.listdir()) == {"batch", "b.mp4", "b.json"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Cancelled])
+def test_an_interruption_ends_the_batch_and_it_can_be_resumed(here, capsys, monkeypatch, error):
+    frames = Generator._frames
+
+    def fails(self, run):
+        if run.job.request.prompt == "b":
+            raise error
+        return frames(self, run)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Generator, "_frames", fails)
+        if error is Cancelled:
+            with pytest.raises(Cancelled):
+                run(two(), "--json")
+        else:
+            assert run(two(), "--json") == 130
+    assert [o["status"] for o in json.loads(capsys.readouterr().out)] == ["made"]
+    assert set(os.listdir()) == {"batch", "a.mp4", "a.json"}
+    assert [o["status"] for o in outcomes(capsys, two())] == ["skipped", "made"]
+
+
+def test_the_table_says_what_became_of_each_item(here, capsys):
+    hostile = "x\x1b[31m[bold]\n.mp4"
+    assert run([*two(), {"prompt": 5, "output_video": hostile}]) == 2
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert lines[0].startswith("[1/3] a.mp4: 5 frame(s), 48x32, ") and lines[1].startswith("[2/3] b.mp4: ")
+    assert lines[-1] == "2 made, 1 failed" and any("item" in line and "why" in line for line in lines)
+    assert "\x1b" not in told.out + told.err and r"x\x1b[31m[bold]\n.mp4" in told.out
+    assert told.err.startswith("error: batch[2]: prompt: expected a text")
+
+
+def test_models_stay_loaded_over_a_batch(here, capsys, monkeypatch):
+    opened, open_session = [], null.open_session
+
+    def spied(path, *arguments, **more):
+        opened.append(path)
+        return open_session(path, *arguments, **more)
+
+    monkeypatch.setattr(null, "open_session", spied)
+    outcomes(capsys, [{"prompt": str(i), "output_video": f"{i}.mp4"} for i in range(3)])
+    assert len(opened) == len(set(opened)) > 4
+
+
+def test_a_batch_of_a_model_that_is_not_there_is_refused_at_once(here, nano, capsys):
+    manifest = json.loads((nano.folder / "bundle.json").read_text())
+    del manifest["denoisers"]["text2image"]
+    shutil.copytree(nano.folder, "half")
+    with open("half/bundle.json", "w") as file:
+        json.dump(manifest, file)
+    assert run(two(), "--bundle", "half") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and "no model for text2image" in told[0]
