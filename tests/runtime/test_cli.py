@@ -17,7 +17,7 @@ import pytest
 
 from worldrt.runtime.benchmark import measured
 from worldrt.runtime.cli import build_parser, main
-from worldrt.runtime.generate import Result
+from worldrt.runtime.results import Result
 from worldrt.runtime.sinks.base import VideoFormat
 from worldrt.runtime.timing import Timings
 

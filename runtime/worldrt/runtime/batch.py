@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from worldrt.engine.errors import BlockedError, InputError, OutputError, WorldrtError
 from worldrt.engine.files import check_place
-from worldrt.runtime import matching
+from worldrt.runtime import matching, prompts
 from worldrt.runtime.batch_file import Item
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job
@@ -75,7 +75,7 @@ def run(items: Sequence[Item], generator: Generator, make: Make, *, overwrite: b
     A result that is there is skipped where its sidecar says that it was made from this very job and these models.
     """
     done = {item.index for item in items if item.job and matching.finished(item.job, generator, overwrite=overwrite)}
-    generator.expect([item.job for item in items if item.job and item.index not in done])
+    prompts.prepare(generator, [item.job for item in items if item.job and item.index not in done])
     for item in items:
         if item.job is None:
             yield Outcome(item.index, item.place, "failed", "; ".join(item.mistakes))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.errors import InputError
-from worldrt.runtime.generate import Result
+from worldrt.runtime.results import Result
 from worldrt.runtime.timing import Timings
 
 MOST_RUNS = 10_000

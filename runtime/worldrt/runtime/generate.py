@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +18,11 @@ from worldrt.runtime.models import Models
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.text2world import Text2World
-from worldrt.runtime.pipelines.video2world import Video2World, negative_text
+from worldrt.runtime.pipelines.video2world import Video2World
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.request import Request, Settings
+from worldrt.runtime.results import Result
 from worldrt.runtime.sinks.base import VideoFormat, open_sink
-from worldrt.runtime.text import MOST_PROMPTS, TextEncoder
-from worldrt.runtime.timing import Timings
 
 
 class Guard(Protocol):
@@ -41,28 +39,6 @@ class Refiner(Protocol):
     def refine(self, prompt: str, frames: Frame | None) -> str: ...
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was made, and how long each stage took."""
-
-    place: str
-    sidecar: Path | None
-    video: VideoFormat
-    timings: Timings
-
-    def as_json(self) -> dict[str, Any]:
-        video = self.video
-        return {
-            "path": self.place,
-            "sidecar": str(self.sidecar) if self.sidecar else None,
-            "width": video.width,
-            "height": video.height,
-            "frames": video.frames,
-            "fps": video.fps or None,
-            "timings_s": self.timings.rounded(),
-        }
-
-
 @dataclass
 class Run:
     """A job on its way: what becomes known while it is made, and is kept in the sidecar."""
@@ -71,12 +47,6 @@ class Run:
     settings: Mapping[str, Settings]
     observer: Bars | Plain
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-def _encode(encoder: TextEncoder, texts: Sequence[str]) -> None:
-    for text in texts:
-        encoder.encode(text)
-    encoder.unload()
 
 
 class Generator:
@@ -96,20 +66,6 @@ class Generator:
         """Raises `InputError` where a model is missing, whatever the job."""
         for task in self.tasks:
             self.models.opener(task)
-
-    def expect(self, jobs: Sequence[Job]) -> None:
-        """Get ready for many jobs: a text that several of them have is encoded once. Where the text encoder does not
-        stay loaded, all are encoded now."""
-        texts = list(dict.fromkeys(text for job in jobs for text in self._texts(job.request)))
-        for task in self.tasks:
-            encoder = self.models.text(task)
-            encoder.keep(len(texts))
-            if self.models.execution.offload_text or self.models.execution.offload:
-                self.models.with_room(task, "text", partial(_encode, encoder, texts[:MOST_PROMPTS]))
-
-    def _texts(self, request: Request) -> list[str]:
-        negative = request.negative_prompt if self.task == "text2image" else negative_text(request)
-        return [text for text in (request.prompt, negative) if text]
 
     def settings(self, job: Job) -> dict[str, Settings]:
         """What a job comes to, by model; raises `InputError`."""
@@ -169,11 +125,11 @@ class Generator:
             yield from Video2World(self.models)(self._refined(run, given), given, observer)
 
     def _given(self, job: Job) -> Frame:
-        """The frames that a video goes on from."""
-        from worldrt.runtime.sources.media import last_frames
+        """The frames that a video goes on from: uint8 RGB (t, h, w, 3)."""
+        from worldrt.runtime.sources.base import open_source
 
         assert job.input_path is not None
-        return last_frames(job.input_path, job.given_frames)
+        return open_source(job.input_path, job.reader).last(job.given_frames)
 
     def _refined(self, run: Run, frames: Frame) -> Request:
         """The request with the prompt that the video model gets."""

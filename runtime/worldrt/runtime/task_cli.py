@@ -9,11 +9,12 @@ from typing import Any
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime import batch, batch_file, benchmark, flags, model_flags, report, sidecar
-from worldrt.runtime.generate import Generator, Result
+from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job, check_places, job_of
 from worldrt.runtime.models import Models
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.record import Recording
+from worldrt.runtime.results import Result
 
 
 def run(args: argparse.Namespace) -> int:
