@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldrt.engine.cli import Parser
-from worldrt.runtime import model_flags, official_flags, output_flags, request_flags
+from worldrt.runtime import long_flags, model_flags, official_flags, output_flags, request_flags
 
 TASKS = {
     "text2world": "a video from a prompt: a picture first, then the video that goes on from it",
@@ -27,6 +27,7 @@ def add_task(commands: Any, task: str, defaults: Mapping[str, Any]) -> None:
 def add_making(parser: Parser, task: str) -> None:
     """All that says what is made and how, but not where it goes."""
     request_flags.add(parser, task)
+    long_flags.add(parser, task)
     model_flags.add(parser)
     official_flags.add(parser)
 
@@ -35,3 +36,4 @@ def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for flags that cannot be used, before anything is opened."""
     model_flags.check(args)
     official_flags.check(args)
+    long_flags.check(args)

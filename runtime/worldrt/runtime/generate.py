@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_file
-from worldrt.runtime import sidecar
+from worldrt.runtime import inputs, sidecar
 from worldrt.runtime.jobs import Job
+from worldrt.runtime.keep import Keep
+from worldrt.runtime.long import prompts_of
 from worldrt.runtime.models import Models
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.pipelines.text2image import Text2Image
@@ -22,6 +24,7 @@ from worldrt.runtime.pipelines.video2world import Video2World
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.results import Result
+from worldrt.runtime.resume import keep_for
 from worldrt.runtime.sinks.base import VideoFormat, open_sink
 
 
@@ -47,6 +50,7 @@ class Run:
     settings: Mapping[str, Settings]
     observer: Bars | Plain
     facts: dict[str, Any] = field(default_factory=dict)
+    keep: Keep = field(default_factory=Keep)
 
 
 class Generator:
@@ -69,23 +73,22 @@ class Generator:
 
     def settings(self, job: Job) -> dict[str, Settings]:
         """What a job comes to, by model; raises `InputError`."""
+        inputs.check(self.task, job)
         if self.task == "text2world":
             return Text2World(self.models).settings(job.request)
         if self.task == "text2image":
             return {self.task: Text2Image(self.models).settings(job.request)}
-        if job.input_path is None:
-            raise InputError("--input_path: a picture or a video to go on from is missing")
-        if not job.input_path.is_file():
-            raise InputError(f"{job.input_path}: no such file")
         return {self.task: Video2World(self.models).settings(job.request, job.given_frames)}
 
     def run(self, job: Job, observer: Bars | Plain, *, overwrite: bool) -> Result:
         """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling."""
         run = Run(job, self.settings(job), observer)
         if self.guard is not None:
-            self.guard.check_text(job.request.prompt)
+            for text in prompts_of(job.request):
+                self.guard.check_text(text)
         video, note = self._format(run), job.sidecar
-        with self._staged(note, overwrite) as part:
+        keeping = keep_for(self.task, job, run.settings, self.models, observer.warn)
+        with keeping as run.keep, self._staged(note, overwrite) as part:
             self._write(run, video, overwrite)
             if part is not None:
                 text = json.dumps(self._facts(run), indent=1, ensure_ascii=False) + "\n"
@@ -95,7 +98,9 @@ class Generator:
     def _format(self, run: Run) -> VideoFormat:
         """Of the result: that of the last model."""
         task, last = list(run.settings.items())[-1]
-        return VideoFormat(last.width, last.height, last.fps, last.num_frames, self.models.vae(task).spec.pixel_format)
+        return VideoFormat(
+            last.width, last.height, last.fps, last.total_frames, self.models.vae(task).spec.pixel_format
+        )
 
     def _staged(self, note: Path | None, overwrite: bool) -> AbstractContextManager[Path | None]:
         return nullcontext() if note is None else staged_file(note, overwrite=overwrite)
@@ -115,34 +120,32 @@ class Generator:
         return passed if record is None else record.frames(passed)
 
     def _frames(self, run: Run) -> Iterator[Frame]:
-        request, observer = run.job.request, run.observer
+        request, observer, keep = run.job.request, run.observer, run.keep
+        edit = inputs.clip_of(self.task, run.job, list(run.settings.values())[-1].num_frames)
         if self.task == "text2world":
-            yield from Text2World(self.models)(request, observer, lambda picture: self._refined(run, picture))
+            refine = partial(self._refined, run)
+            yield from Text2World(self.models)(request, observer, refine, edit=edit, keep=keep)
         elif self.task == "text2image":
-            yield Text2Image(self.models)(request, observer)
+            yield Text2Image(self.models)(request, observer, edit=edit)
         else:
-            given = self._given(run.job)
-            yield from Video2World(self.models)(self._refined(run, given), given, observer)
-
-    def _given(self, job: Job) -> Frame:
-        """The frames that a video goes on from: uint8 RGB (t, h, w, 3)."""
-        from worldrt.runtime.sources.base import open_source
-
-        assert job.input_path is not None
-        return open_source(job.input_path, job.reader).last(job.given_frames)
+            given = inputs.given(self.task, run.job)
+            yield from Video2World(self.models)(self._refined(run, given), given, observer, edit=edit, keep=keep)
 
     def _refined(self, run: Run, frames: Frame) -> Request:
         """The request with the prompt that the video model gets."""
         text = run.job.refined_prompt
         if text is None and self.refiner is not None:
-            with run.observer.stage("refine the prompt"):
-                text = self.refiner.refine(run.job.request.prompt, frames[None] if frames.ndim == 3 else frames)
+            text = run.keep.text("refined", partial(self._refine, self.refiner, run, frames))
         if text is None:
             return run.job.request
         run.facts["refined_prompt"] = text
         if self.guard is not None:
             self.guard.check_text(text)
         return replace(run.job.request, prompt=text)
+
+    def _refine(self, refiner: Refiner, run: Run, frames: Frame) -> str:
+        with run.observer.stage("refine the prompt"):
+            return refiner.refine(run.job.request.prompt, frames[None] if frames.ndim == 3 else frames)
 
     def _facts(self, run: Run) -> dict[str, Any]:
         """What the sidecar holds."""

@@ -17,8 +17,10 @@ from worldrt.runtime.sinks.base import split_place
 @dataclass(frozen=True)
 class Job:
     """One result to make. `input_path` is what it goes on from: its last `given_frames` frames, read by `reader`.
+    `edit_path` is what it edits, read by the same.
 
     `refined_prompt` is what a refiner made of the prompt in an earlier run; None lets the refiner, if any, make one.
+    `quality`, from 1 to 100, is that of a file that loses something; None leaves it to the sink.
     """
 
     request: Request
@@ -27,6 +29,8 @@ class Job:
     given_frames: int = 1
     reader: str = "media"
     refined_prompt: str | None = None
+    edit_path: Path | None = None
+    quality: int | None = None
 
     @property
     def sidecar(self) -> Path | None:
@@ -38,12 +42,14 @@ class Job:
 def job_of(args: argparse.Namespace) -> Job:
     """The job that the flags describe; with `--batch_input_json`, what its items have in common."""
     return Job(
-        request_of(args),
-        args.save_path,
-        getattr(args, "input_path", None),
-        getattr(args, "num_conditional_frames", 1),
-        getattr(args, "input_reader", "media"),
-        getattr(args, "refined_prompt", None),
+        request=request_of(args),
+        place=args.save_path,
+        input_path=getattr(args, "input_path", None),
+        given_frames=getattr(args, "num_conditional_frames", 1),
+        reader=getattr(args, "input_reader", "media"),
+        refined_prompt=getattr(args, "refined_prompt", None),
+        edit_path=getattr(args, "input_video_path", None),
+        quality=getattr(args, "quality", None),
     )
 
 

@@ -28,6 +28,7 @@ def _matches(data: dict[str, Any], job: Job, generator: Generator) -> bool:
         data["task"] == generator.task
         and data["request"] == job.request
         and data["input"] == sidecar.input_of(job)
+        and data["edit"] == sidecar.edit_of(job)
         and bool(data.get("guardrail")) == (generator.guard is not None)
         and (data.get("refined_prompt") is not None) == (generator.refiner is not None)
         and not sidecar.differs(data, generator.models)

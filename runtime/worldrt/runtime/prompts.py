@@ -7,6 +7,7 @@ from functools import partial
 
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job
+from worldrt.runtime.long import prompts_of
 from worldrt.runtime.pipelines.video2world import negative_text
 from worldrt.runtime.request import Request
 from worldrt.runtime.text import MOST_PROMPTS, TextEncoder
@@ -26,7 +27,7 @@ def prepare(generator: Generator, jobs: Iterable[Job]) -> None:
 
 def _texts(task: str, request: Request) -> list[str]:
     negative = request.negative_prompt if task == "text2image" else negative_text(request)
-    return [text for text in (request.prompt, negative) if text]
+    return [text for text in (*prompts_of(request), negative) if text]
 
 
 def _encode(encoder: TextEncoder, texts: Sequence[str]) -> None:

@@ -40,4 +40,6 @@ def _defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     if given is not None:
         values |= {"input_path": Path(given.path), "num_conditional_frames": given.frames}
         values |= {"input_reader": given.reader}
+    if data["edit"] is not None:
+        values |= {"input_video_path": Path(data["edit"].path)}
     return values

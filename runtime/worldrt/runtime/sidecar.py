@@ -21,6 +21,7 @@ from worldrt.runtime.timing import Timings
 
 SCHEMA = 1
 PACKAGES = ("worldrt", "numpy", "onnxruntime", "tokenizers", "av")
+CONTENT = ("variant", "graphs", "files", "weights")  # of a bundle: what changes a result
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ def input_of(job: Job) -> Input | None:
     return None if path is None else Input(str(path.absolute()), job.given_frames, job.reader, file_sha256(path))
 
 
+@dataclass(frozen=True)
+class Edited:
+    """What a run edits: a file by its absolute path and its hash."""
+
+    path: str
+    sha256: str
+
+
+def edit_of(job: Job) -> Edited | None:
+    """Of a job, as its file is now."""
+    path = job.edit_path
+    return None if path is None else Edited(str(path.absolute()), file_sha256(path))
+
+
 def describe(task: str, job: Job, settings: Mapping[str, Settings], models: Models, timings: Timings) -> dict[str, Any]:
     """Plain JSON data. `settings` are the numbers that the request came to, by task."""
     execution = models.execution
@@ -56,6 +71,7 @@ def describe(task: str, job: Job, settings: Mapping[str, Settings], models: Mode
         "task": task,
         "request": encode(job.request),
         "input": encode(input_of(job)),
+        "edit": encode(edit_of(job)),
         "settings": {name: asdict(value) for name, value in settings.items()},
         "bundles": [_identity(bundle) for bundle in models.bundles],
         "execution": {
@@ -87,9 +103,8 @@ def _identity(bundle: Bundle) -> dict[str, Any]:
 
 def differs(data: Mapping[str, Any], models: Models) -> bool:
     """Whether a sidecar, as it was read, was made from other graphs or weights than these."""
-    parts = ("variant", "graphs", "files", "weights")
     now, then = [_identity(bundle) for bundle in models.bundles], data["bundles"]
-    same = [[b.get(part) for part in parts] for b in now] == [[b.get(part) for part in parts] for b in then]
+    same = [[b.get(part) for part in CONTENT] for b in now] == [[b.get(part) for part in CONTENT] for b in then]
     return not same or noted(models.changes) != data["changes"]
 
 
@@ -110,13 +125,14 @@ _READ: dict[str, Any] = {  # what a run is repeated from
     "bundles": tuple[Mapping[str, Any], ...],
     "execution": _Execution,
     "input": Input | None,
+    "edit": Edited | None,
     "changes": Mapping[str, ChangeNote] | None,
     "refined_prompt": str | None,
 }
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A sidecar's data, its `request`, `input` and `changes` decoded. Raises `InputError` where it is not one."""
+    """A sidecar's data, with `request`, `input`, `edit`, `changes` decoded. Raises `InputError` where it is not one."""
     try:
         data: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
@@ -129,6 +145,7 @@ def read(path: Path) -> dict[str, Any]:
         return data | {
             "request": decode(Request, data["request"], "request"),
             "input": decode(Input | None, data.get("input"), "input"),  # type: ignore[arg-type]
+            "edit": decode(Edited | None, data.get("edit"), "edit"),  # type: ignore[arg-type]
             "changes": notes,
         }
     except OSError as error:
