@@ -29,6 +29,11 @@ class Guardrail:
         self._texts, self._video, self._faces = tuple(texts), video, faces
         self._device, self._offload = device, offload
 
+    @property
+    def has_models(self) -> bool:
+        """Whether there is more to it than words."""
+        return self._video is not None
+
     def check_text(self, text: str, what: str = "prompt") -> None:
         for part in self._texts:
             with closed(what, part), self._there(part):

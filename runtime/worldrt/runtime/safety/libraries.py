@@ -41,7 +41,7 @@ def pretrained(kind: str, folder: Path, **options: Any) -> Any:
     """A transformers model of a local folder, every weight of it present, for inference. Nothing is fetched, no code
     of the folder is run and no pickle is read. Raises `CheckpointError`."""
     transformers = library("transformers")
-    with loading(folder):
+    with loading(folder), quiet(transformers.utils.logging):
         model, found = getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
         )
@@ -49,6 +49,20 @@ def pretrained(kind: str, folder: Path, **options: Any) -> Any:
         if lacking:  # they would be random, and the model would let anything pass
             raise CheckpointError(f"{folder}: weights are missing, {lacking[0]} and {len(lacking) - 1} more")
     return model.eval()
+
+
+@contextmanager
+def quiet(logging: Any) -> Iterator[None]:
+    """Keep the bars and warnings of transformers out of a `with` block; `logging` is its module of that name."""
+    bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def pickled(file: Path) -> Weights:
