@@ -82,6 +82,15 @@ def test_a_sidecar_repeats_its_run(computing, nano, capsys):
     refused(capsys, "not a sidecar", "text2world", "--from_sidecar", "one.json")
 
 
+def test_quality_reaches_the_file(computing):
+    made = []
+    for quality in ("10", "95"):
+        flags = ("--steps", "1", "--quiet", "--overwrite", "--quality", quality)
+        assert run("text2image", *PROMPT, *flags, "--save_path", "a.jpg") == 0
+        made.append((computing / "a.jpg").stat().st_size)
+    assert made[0] < made[1]
+
+
 def test_a_sidecar_of_another_bundle_is_said(computing, capsys):
     run("text2image", *PROMPT, "--steps", "1", "--save_path", "a.png", "--quiet")
     facts = json.loads((computing / "a.json").read_text())
@@ -150,6 +159,7 @@ BAD = [
     ("onnxruntime", ["--backend", "nothing"]),
     ("device 'tpu'", ["--device", "tpu"]),
     (".mp4", ["--save_path", "out.gif"]),
+    ("--quality: expected 1 to 100, got 101", ["--quality", "101"]),
     ("cannot be written", ["--save_path", "/proc/none/out.mp4"]),
     ("no bundle here", ["--bundle", "."]),
     ("no bundle of size '14B'", ["--model_size", "14B"]),
@@ -303,7 +313,7 @@ def test_which_bundle(nano, tmp_path, monkeypatch, capsys):
     refused(capsys, "trt-export --model nano -o bundles/nano", *arguments)
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "nano").symlink_to(nano.folder)
-    assert run(*arguments) == 0 and (tmp_path / "output" / "generated_image.png").exists()
+    assert run(*arguments) == 0 and (tmp_path / "output" / "generated_image.jpg").exists()
     (tmp_path / "bundles" / "14B-720").symlink_to(nano.folder)
     refused(capsys, "several bundles", *arguments)
     assert run(*arguments, "--model_size", "14b") == 0

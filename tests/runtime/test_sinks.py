@@ -7,13 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.runtime.sinks.base import VideoFormat, open_sink, split_place
+from worldrt.runtime.sinks.jpg import jpg_bytes
 
 FORMAT = VideoFormat(width=96, height=64, fps=10, frames=7)
 
@@ -103,6 +106,53 @@ def test_one_picture(tmp_path):
         write(tmp_path / "two.png")
 
 
+def smooth(height=64, width=96):
+    y, x = np.mgrid[:height, :width]
+    waves = (100 * np.sin(x / 30), 100 * np.cos(y / 20), 60 * np.sin((x + y) / 11))
+    return np.stack([127 + wave for wave in waves], -1).astype(np.uint8)
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.mark.parametrize("name", ["one.jpg", "one.JPEG"])
+def test_one_jpeg(tmp_path, name):
+    """As Pillow reads it: near the picture, without a shift of colours."""
+    write(tmp_path / name, VideoFormat(96, 64, 1, 1), [smooth()])
+    with PIL.Image.open(tmp_path / name) as picture:
+        assert picture.format == "JPEG" and picture.mode == "RGB" and picture.size == (96, 64)
+        read = np.asarray(picture)
+    assert psnr(read, smooth()) > 40 and np.abs((read.astype(float) - smooth()).mean((0, 1))).max() < 0.3
+    for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (12, 200, 99)):
+        flat = np.full((16, 16, 3), colour, np.uint8)
+        assert np.abs(np.asarray(PIL.Image.open(BytesIO(jpg_bytes(flat)))).astype(int) - flat).max() <= 2, colour
+
+
+def test_quality_is_paid_with_bytes(tmp_path):
+    sizes, errors = {}, {}
+    noisy = np.clip(smooth() + np.random.default_rng(0).normal(0, 4, (64, 96, 3)), 0, 255).astype(np.uint8)
+    for suffix in ("jpg", "mp4"):
+        for quality in (10, 50, 90):
+            place = tmp_path / f"{quality}.{suffix}"
+            write(place, VideoFormat(96, 64, 1, 1, quality=quality), [noisy])
+            sizes[suffix, quality] = place.stat().st_size
+            errors[suffix, quality] = psnr(read_png(place), noisy)
+        for values in (sizes, errors):
+            assert values[suffix, 10] < values[suffix, 50] < values[suffix, 90]
+
+
+def test_a_folder_of_jpegs(tmp_path):
+    write(f"jpg:{tmp_path / 'frames'}")
+    assert sorted(os.listdir(tmp_path / "frames")) == [f"frame_{i:04d}.jpg" for i in range(7)]
+    assert np.abs(read_png(tmp_path / "frames" / "frame_0003.jpg").astype(int) - frames()[3]).max() <= 3
+    write(f"jpg:{tmp_path / 'frames'}", overwrite=True)
+    with pytest.raises(InputError, match="holds one picture"):
+        write(tmp_path / "two.jpg")
+    with pytest.raises(InputError, match="made of RGB"):
+        write(tmp_path / "planes.jpg", VideoFormat(96, 64, 1, 1, "nv12"))
+
+
 def test_null_checks_frames():
     write("null:")
     with pytest.raises(InputError, match=r"uint8\[64, 96, 3\]"):
@@ -143,7 +193,7 @@ def test_what_exists_is_kept(tmp_path, name):
 @pytest.mark.parametrize(
     ("place", "error", "text"),
     [
-        ("out.avi", InputError, r"\.mp4, \.png"),
+        ("out.avi", InputError, r"\.jpg, \.mp4, \.png"),
         ("out", InputError, r"\.mp4"),
         ("/proc/none/out.mp4", OutputError, "cannot be written"),
     ],
@@ -167,6 +217,7 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from worldrt.engine.errors import OutputError
+from worldrt.runtime.sinks.jpg import jpg_bytes
 from worldrt.runtime.sinks.base import VideoFormat, open_sink
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 rng = np.random.default_rng(0)

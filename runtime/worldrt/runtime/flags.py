@@ -34,6 +34,7 @@ def add_making(parser: Parser, task: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for flags that cannot be used, before anything is opened."""
+    output_flags.check(args)
     model_flags.check(args)
     official_flags.check(args)
     long_flags.check(args)

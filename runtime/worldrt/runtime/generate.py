@@ -25,15 +25,8 @@ from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.results import Result
 from worldrt.runtime.resume import keep_for
+from worldrt.runtime.safety.base import Guard, PixelFormat
 from worldrt.runtime.sinks.base import VideoFormat, open_sink
-
-
-class Guard(Protocol):
-    """What looks at texts and frames; both raise for what may not be."""
-
-    def check_text(self, text: str) -> None: ...
-
-    def frames(self, frames: Iterator[Frame]) -> Iterator[Frame]: ...
 
 
 class Refiner(Protocol):
@@ -98,9 +91,8 @@ class Generator:
     def _format(self, run: Run) -> VideoFormat:
         """Of the result: that of the last model."""
         task, last = list(run.settings.items())[-1]
-        return VideoFormat(
-            last.width, last.height, last.fps, last.total_frames, self.models.vae(task).spec.pixel_format
-        )
+        pixels = self.models.vae(task).spec.pixel_format
+        return VideoFormat(last.width, last.height, last.fps, last.total_frames, pixels, run.job.quality)
 
     def _staged(self, note: Path | None, overwrite: bool) -> AbstractContextManager[Path | None]:
         return nullcontext() if note is None else staged_file(note, overwrite=overwrite)
@@ -108,14 +100,14 @@ class Generator:
     def _write(self, run: Run, video: VideoFormat, overwrite: bool) -> None:
         start, observer = time.perf_counter(), run.observer
         with observer, open_sink(run.job.place, video, overwrite=overwrite) as write:
-            for frame in self._watched(self._frames(run)):
+            for frame in self._watched(run, self._frames(run), video.pixel_format):
                 with observer.stage("write"):
                     write(frame)
         observer.timings.add("total", time.perf_counter() - start)
 
-    def _watched(self, frames: Iterator[Frame]) -> Iterable[Frame]:
+    def _watched(self, run: Run, frames: Iterator[Frame], pixel_format: PixelFormat) -> Iterable[Frame]:
         """Frames past the guard, and recorded where that is asked for."""
-        passed = frames if self.guard is None else self.guard.frames(frames)
+        passed = frames if self.guard is None else self.guard.frames(frames, pixel_format, run.observer)
         record = self.models.execution.record
         return passed if record is None else record.frames(passed)
 
@@ -140,7 +132,7 @@ class Generator:
             return run.job.request
         run.facts["refined_prompt"] = text
         if self.guard is not None:
-            self.guard.check_text(text)
+            self.guard.check_text(text, "refined prompt")
         return replace(run.job.request, prompt=text)
 
     def _refine(self, refiner: Refiner, run: Run, frames: Frame) -> str:

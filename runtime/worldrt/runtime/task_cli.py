@@ -20,7 +20,6 @@ from worldrt.runtime.results import Result
 def run(args: argparse.Namespace) -> int:
     """Make what the flags say; returns the exit code."""
     flags.check(args)
-    benchmark.check(args.benchmark)
     if args.batch_input_json is not None:
         return _batch(args)
     job, generator = job_of(args), make_generator(args)

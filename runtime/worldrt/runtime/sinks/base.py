@@ -28,7 +28,8 @@ PACKAGE = "worldrt.runtime.sinks"
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """Sizes in pixels, frames per second, and the frames to come where that is known.
+    """Sizes in pixels, frames per second, and the frames to come where that is known. `quality`, from 1 to 100, is for
+    sinks that lose something; None leaves it to them.
 
     A frame is uint8 (height, width, 3) for `rgb24`, (height * 3 / 2, width) planes for `nv12` and `yuv420p`, in BT.709
     limited range.
@@ -39,6 +40,7 @@ class VideoFormat:
     fps: int
     frames: int | None = None
     pixel_format: PixelFormat = "rgb24"
+    quality: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,13 +79,19 @@ def split_place(place: str) -> tuple[str, Path]:
         if scheme != "null" and not Path(rest).name:
             raise InputError(f"'{place}': expected a name after {scheme}:")
         return scheme, Path(rest)
-    suffix = Path(place).suffix.lower().lstrip(".")
+    suffix = kind_of(Path(place))
     if suffix not in kinds:
         raise InputError(
             f"'{place}': expected a name that ends in {', '.join(f'.{kind}' for kind in kinds if kind != 'null')}, "
             "png:FOLDER for one picture per frame, or null: to keep nothing"
         )
     return suffix, Path(place)
+
+
+def kind_of(path: Path) -> str:
+    """The kind that a file's suffix names."""
+    suffix = path.suffix.lower().lstrip(".")
+    return "jpg" if suffix == "jpeg" else suffix
 
 
 def check_space(path: Path, needed_bytes: int) -> None:

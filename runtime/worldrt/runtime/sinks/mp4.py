@@ -19,7 +19,8 @@ from worldrt.runtime.sinks.base import VideoFormat, Write, check_space
 BT709 = 1  # AVCOL_PRI_BT709, AVCOL_TRC_BT709, AVCOL_SPC_BT709
 LIMITED = 1  # AVCOL_RANGE_MPEG
 # chroma is sited at the centre of its 2x2 block, as rgb_to_yuv420 makes it
-ENCODER = {"crf": "18", "preset": "fast", "x264-params": "chromaloc=1"}
+ENCODER = {"preset": "fast", "x264-params": "chromaloc=1"}
+DEFAULT_QUALITY = 65  # CRF 18
 PIXELS_PER_BYTE = 500  # no film that is worth keeping packs more into a byte
 
 
@@ -52,7 +53,7 @@ def _opened(part: Path, video: VideoFormat) -> Iterator[Write]:
         raise OutputError("this build of PyAV has no libx264; pip install av from the package index")
     container = av.open(str(part), "w", format="mp4", options={"movflags": "faststart"})
     try:
-        stream = container.add_stream("libx264", rate=video.fps, options=ENCODER)
+        stream = container.add_stream("libx264", rate=video.fps, options=ENCODER | {"crf": _crf(video.quality)})
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
         _declare_colours(stream.codec_context)
         layout = "yuv420p" if video.pixel_format == "rgb24" else video.pixel_format
@@ -70,6 +71,11 @@ def _opened(part: Path, video: VideoFormat) -> Iterator[Write]:
         _close_quietly(container)
         raise
     container.close()
+
+
+def _crf(quality: int | None) -> str:
+    """x264's constant rate factor: 0 keeps everything, 51 next to nothing."""
+    return str(round((100 - (DEFAULT_QUALITY if quality is None else quality)) * 51 / 100))
 
 
 def _declare_colours(target: Any) -> None:
