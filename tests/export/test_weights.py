@@ -117,11 +117,12 @@ def test_blocks_must_be_alike(toy, tmp_path):
     file = SafetensorsFile.open(tmp_path / "m.safetensors")
     store = WeightStore(tmp_path, dict.fromkeys(file.tensors, file))
     source = replace(toy.source(), weights={name: f"{{i}}.{name}" for name in toy.source().weights})
-    assert len(weights.stored_weights(source, store, instances=2)) == 3
+    assert len(weights.stored_weights(source, store, instances=(0, 1))) == 3
     with pytest.raises(CheckpointError, match=r"'2\.first\.bias': expected float32\[16\], got float16\[16\]"):
-        weights.stored_weights(source, store, instances=3)
+        weights.stored_weights(source, store, instances=(0, 1, 2))
     with pytest.raises(CheckpointError, match=r"no tensor '3\.first"):
-        weights.stored_weights(replace(source, weights={n: f"{{j}}.{n}" for n in source.weights}), store, instances=3)
+        following = replace(source, weights={n: f"{{j}}.{n}" for n in source.weights})
+        weights.stored_weights(following, store, instances=(0, 1, 2))
 
 
 def test_graphs_of_wrong_types_are_found(toy, tmp_path):

@@ -7,7 +7,7 @@ its root and a fingerprint of each file (size and hash of the safetensors header
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -79,6 +79,15 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Sparse:
+    """Neighbourhood attention: the name of each block's window (`12x24`, or `dense`), and the rows and columns of
+    tokens that the windows are made for."""
+
+    grid: tuple[int, int]
+    windows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Component:
     """What all components share: their graphs, compute precision, and weight files relative to the weight root."""
 
@@ -86,10 +95,15 @@ class Component:
     files: tuple[str, ...]
     graphs: Mapping[str, Graph]
 
+    def instances(self, graph: str) -> Sequence[int]:
+        """The numbers of the blocks that a graph is run for; (0,) where it is run once."""
+        return (0,)
+
 
 @dataclass(frozen=True)
 class Denoiser(Component):
-    """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`.
+    """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`;
+    a `sparse` one has a `block_WINDOW` for each kind of window instead, and takes clips of two latent frames or more.
 
     `quantization`: linear layers are of this kind. The weights of `int8` (at run time, for CPUs) lie in the .onnx file
     and not among `weights`; the others (for engines) quantise those of the checkpoint inside the graph.
@@ -110,6 +124,25 @@ class Denoiser(Component):
     quantization: Quantization | None = None
     quality: Quality | None = None
     scales: str | None = None
+    sparse: Sparse | None = None
+
+    def block_graph(self, block: int) -> str:
+        """The graph that block number `block` is run by; the last one is in `head`."""
+        return "block" if self.sparse is None else f"block_{self.sparse.windows[block]}"
+
+    def block_graphs(self) -> tuple[str, ...]:
+        """All of them, none in whole form."""
+        if self.form == "whole":
+            return ()
+        return (
+            ("block",) if self.sparse is None else tuple(f"block_{w}" for w in dict.fromkeys(self.sparse.windows[:-1]))
+        )
+
+    def instances(self, graph: str) -> Sequence[int]:
+        if graph not in self.block_graphs():
+            return (0,)
+        blocks = range(self.blocks - 1)
+        return blocks if self.sparse is None else [i for i in blocks if self.block_graph(i) == graph]
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,14 @@ class Wish:
 
 
 def jobs_of(bundle: Bundle, name: str, store: WeightStore, wish: Wish) -> list[BuildJob]:
-    """Every plan of component `name`, in the order in which it is run."""
+    """Every plan of component `name`."""
     component = bundle.manifest.components()[name]
     constants = form_of(component, store, wish.block_weights) == "constants"
     made: list[BuildJob] = []
     for key in component.graphs:
         instances: Iterable[int | None] = (None,)
-        if isinstance(component, Denoiser) and key == "block" and constants:
-            instances = range(component.blocks - 1)
+        if isinstance(component, Denoiser) and key in component.block_graphs() and constants:
+            instances = component.instances(key)
         made += [job_of(bundle, name, key, wish, store if constants else None, block) for block in instances]
     return made
 
@@ -98,7 +98,7 @@ def choose_block_weights(denoiser: Denoiser, store: WeightStore, asked: str = "a
         return "constants"
     if asked in ("inputs", "constants"):
         return "inputs" if asked == "inputs" else "constants"
-    one = weight_bytes(denoiser.graphs["block"], store)
+    one = weight_bytes(denoiser.graphs[denoiser.block_graph(0)], store)
     whole = one * (denoiser.blocks - 1) + sum(weight_bytes(denoiser.graphs[name], store) for name in ("embed", "head"))
     free = available_bytes()
     fits = free is None or BUILD_FACTOR * one <= free

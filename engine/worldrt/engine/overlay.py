@@ -104,7 +104,7 @@ def used_weights(denoiser: Denoiser) -> dict[str, Weight]:
     """Every checkpoint tensor that a denoiser's graphs use, by key."""
     found: dict[str, Weight] = {}
     for name, graph in denoiser.graphs.items():
-        for block in range(denoiser.blocks - 1 if name == "block" else 1):
+        for block in denoiser.instances(name):
             found |= {weight_key(weight, block): weight for weight in graph.weights}
     return found
 

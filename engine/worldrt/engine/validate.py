@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from worldrt.engine.bundle import Denoiser, Graph, Manifest, Text, Vae, Weight
 
 _AXIS = re.compile(r"([1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z_0-9]*")
-_FORMS = {"whole": {"denoise"}, "block": {"embed", "block", "head"}}
+_FORMS = {"whole": {"denoise"}, "block": {"embed", "head"}}  # and those of blocks
+_WINDOW = re.compile(r"dense|[1-9][0-9]{0,3}x[1-9][0-9]{0,3}")
 _MAX = 2**31  # no count, size or length of a model is larger
 
 
@@ -51,10 +52,12 @@ def _check_graph(where: str, graph: Graph) -> None:
 
 
 def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
-    graphs = _FORMS[denoiser.form]
+    _whole(f"{where}.blocks", denoiser.blocks)
+    if denoiser.sparse is not None:
+        _check_sparse(where, denoiser)
+    graphs = _FORMS[denoiser.form] | set(denoiser.block_graphs())
     held = set(denoiser.graphs)  # none at all: a record of numbers, that nothing runs
     _expect(held in (graphs, set()), f"{where}.graphs", " and ".join(sorted(graphs)), sorted(denoiser.graphs))
-    _whole(f"{where}.blocks", denoiser.blocks)
     sampler = denoiser.sampler
     _whole(f"{where}.sampler.steps", sampler.steps)
     levels = 0 < sampler.sigma_min < sampler.sigma_max
@@ -81,6 +84,20 @@ def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
         for spec in (*graph.inputs, *graph.outputs):
             if spec.name in ("x", "x0", "clean") and channels is not None:
                 _agrees(where, spec, {1: channels})
+
+
+def _check_sparse(where: str, denoiser: Denoiser) -> None:
+    """A window for each block, and one size of clips: that of the grid."""
+    sparse = denoiser.sparse
+    assert sparse is not None
+    place, names = f"{where}.sparse.windows", sparse.windows
+    _expect(len(names) == denoiser.blocks, place, f"one for each of {denoiser.blocks} blocks", len(names))
+    odd = next((name for name in names if not _WINDOW.fullmatch(name)), None)
+    _expect(odd is None, place, "names such as 12x24, or dense", odd)
+    sizes = {size for table in denoiser.sizes.values() for size in table.values()}
+    rows, columns = sparse.grid
+    only = columns * denoiser.size_multiple_px, rows * denoiser.size_multiple_px
+    _expect(sizes == {only}, f"{where}.sizes", f"{only} alone, the size of the windows' grid", sorted(sizes))
 
 
 def _check_sizes(where: str, denoiser: Denoiser) -> None:

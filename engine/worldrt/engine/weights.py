@@ -70,10 +70,9 @@ def open_weights(bundle: Bundle, component: Component, *, full: bool = False) ->
     if own is not None:
         owner |= dict.fromkeys(own.tensors, own)
     for name, graph in component.graphs.items():
-        instances = component.blocks - 1 if isinstance(component, Denoiser) and name == "block" else 1
-        for i in range(instances):
+        for i in component.instances(name):
             _check_tensors(bundle, graph, owner, i)
-    if isinstance(component, Denoiser) and "block" in component.graphs:
+    if isinstance(component, Denoiser):
         _check_last(bundle, component, owner)
     return WeightStore(bundle.weight_root, owner, own=own)
 
@@ -117,7 +116,8 @@ def _weight_path(root: Path, relative: str) -> Path:
 
 def _check_last(bundle: Bundle, denoiser: Denoiser, owner: Mapping[str, SafetensorsFile]) -> None:
     """A block beyond the last one would be left out of the model without a word."""
-    beyond = [weight_key(w, denoiser.blocks) for w in denoiser.graphs["block"].weights if "{i}" in w.key]
+    graphs = [graph for name, graph in denoiser.graphs.items() if name in denoiser.block_graphs()]
+    beyond = [weight_key(w, denoiser.blocks) for graph in graphs for w in graph.weights if "{i}" in w.key]
     if any(key in owner for key in beyond):
         raise BundleError(
             f"{bundle.weight_root}: the weights hold more than the {denoiser.blocks} blocks of the bundle; export again"

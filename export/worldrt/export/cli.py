@@ -74,11 +74,12 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         components=tuple(args.components),
         seed=args.seed,
         quantize=args.quantize,
+        natten=args.natten,
     )
     with _progress(quiet=args.json) as progress:
         report = exporter.export_bundle(
             options,
-            args.output or _default_output(args.model, args.task),
+            args.output or _default_output(args.model, args.task, args.natten),
             checkpoint=args.checkpoint,
             dit_path=args.dit_path,
             convert_to=args.convert_to,
@@ -105,8 +106,8 @@ def _quantize(args: argparse.Namespace) -> dict[str, Any]:
     return made
 
 
-def _default_output(model: str, task: str) -> Path:
-    return Path("bundles", model if task == "all" else f"{model}-{task}")
+def _default_output(model: str, task: str, natten: bool) -> Path:
+    return Path("bundles", "-".join([model, *([] if task == "all" else [task]), *(["natten"] if natten else [])]))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ examples:
   trt-export --model nano
   trt-export --model 2B --checkpoint /models/Cosmos-Predict2-2B-Video2World -o bundles/2B
   trt-export --model 14B --checkpoint /models --task video2world --resolution 480 --fps 10
+  trt-export --model 2B --checkpoint /models --natten
   trt-export --bundle bundles/2B --backend tensorrt_rtx --compute_capability 8.9 12.0
   trt-export --bundle bundles/2B --backend tensorrt_rtx --check
   trt-export --bundle bundles/2B --quantize fp8 -o bundles/2B-fp8
@@ -42,6 +43,7 @@ def build_parser() -> Parser:
     what.add_argument("--components", nargs="+", choices=COMPONENTS, default=[], help="export only these")
     what.add_argument("--resolution", default="720", choices=("480", "720"), help="which official video weights")
     what.add_argument("--fps", type=int, default=16, choices=(10, 16), help="which official video weights")
+    what.add_argument("--natten", action="store_true", help="the sparse video weights: 720p, 16:9, of 2B and 14B")
     places = p.add_argument_group("where")
     places.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="a diffusers pipeline, official files, or a hub cache"

@@ -69,7 +69,7 @@ def run_job(job: Job, traced: Traced | None = None) -> Done:
     file = f"{job.name}.onnx"
     weights_as = "inputs" if job.form == "block" else "external"
 
-    known = weights.stored_weights(source, store, part.instances.get(source.name, 1))
+    known = weights.stored_weights(source, store, part.instances.get(source.name, (0,)))
     model, saved = _model(job, part, source, {} if traced is None else traced)
     used = weights.used_weights(model, known)
     weights.bind(model, used, store, weights_as)

@@ -19,12 +19,14 @@ class Segment:
     """Part of a whole network, `repeat` times in a row. Segments of equal `key` have equal graphs.
 
     It takes its inputs by name from the inputs of the whole and from what segments before it gave; an output replaces
-    what had its name. The `weights` of its source are names of the whole's parameters; `{i}` in them counts repeats.
+    what had its name. The `weights` of its source are names of the whole's parameters; `{i}` in them counts repeats,
+    from `first` on.
     """
 
     source: GraphSource
     key: Hashable
     repeat: int = 1
+    first: int = 0
 
 
 Traced = dict[Hashable, ir.Graph]
@@ -39,7 +41,7 @@ def link(whole: GraphSource, segments: Sequence[Segment], traced: Traced) -> ir.
     for segment in segments:
         if segment.key not in traced:
             traced[segment.key] = read_segment(traced_segment(segment))
-        for i in range(segment.repeat):
+        for i in range(segment.first, segment.first + segment.repeat):
             known |= _append(graph, traced[segment.key].clone(), segment.source, i, known)
     for spec in whole.outputs:
         value = known[spec.name.removeprefix(trace.NEXT)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,7 @@ class Options:
     components: tuple[str, ...] = ()
     seed: int = 0
     quantize: str | None = None
+    natten: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Part:
     """One component: where its weights lie, its graphs by (form, compute dtype, key format), its manifest entry.
 
     A `task` is a denoiser; other parts serve all of them. `segments` are what a deep graph is linked from, by source
-    and compute dtype; none where it is traced as it is. `instances` is how often a graph is used, by name.
+    and compute dtype; none where it is traced as it is. `instances` are the numbers of the
+    blocks that a graph is used for, by its name.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Part:
     describe: Callable[[Built], Component]
     task: bool = False
     segments: Callable[[GraphSource, str], list[Segment]] = lambda source, dtype: []
-    instances: Mapping[str, int] = field(default_factory=dict)
+    instances: Mapping[str, Sequence[int]] = field(default_factory=dict)
     files: tuple[File, ...] = ()
 
 

@@ -16,17 +16,17 @@ from worldrt.export.graphs import GraphSource
 from worldrt.export.passes.interface import ONNX_TYPES
 
 
-def stored_weights(source: GraphSource, store: WeightStore, instances: int = 1) -> tuple[Weight, ...]:
+def stored_weights(source: GraphSource, store: WeightStore, instances: Sequence[int] = (0,)) -> tuple[Weight, ...]:
     """The weights of a module, with dtype and shape as stored.
 
     Raises `CheckpointError` where a tensor is missing in any instance of the graph, or has another shape than the
-    module's parameter, or where instances differ in dtype.
+    module's parameter, or where instances (numbers of blocks) differ in dtype.
     """
     weights = []
     for name, parameter in source.module.named_parameters():
         first = Weight(name, source.weights[name], "", tuple(parameter.shape))
-        first = replace(first, dtype=_stored(store, weight_key(first)).dtype)
-        for index in range(instances):
+        first = replace(first, dtype=_stored(store, weight_key(first, instances[0])).dtype)
+        for index in instances:
             _check(store, weight_key(first, index), first)
         weights.append(first)
     return tuple(weights)

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from worldrt.engine.bundle import Bundle, Component, Graph
+from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph
 from worldrt.engine.cache import PlanCache
 from worldrt.engine.constants import constants_of
 from worldrt.engine.jobs import form_of, weight_bytes
@@ -60,7 +60,7 @@ class Engines:
             "build": self._build(component, store, graph, limit_bytes),
             "precision": component.precision,
             "constants": () if block is None else constants_of(graph, store, block),
-            "block": block if name == "block" else None,
+            "block": block if isinstance(component, Denoiser) and name in component.block_graphs() else None,
             "progress": partial(self._tell, graph.file.removesuffix(".onnx")),
         }
 
@@ -73,7 +73,7 @@ class Engines:
     def _build(self, component: Component, store: WeightStore, graph: Graph, limit_bytes: int | None) -> BuildOptions:
         """Weights are streamed into whole graphs where they are most of what may be held on the GPU."""
         options = replace(self.build, refit=True) if store.others(graph) else self.build
-        if limit_bytes is None or "block" in component.graphs or graph.weights_as == "inputs":
+        if limit_bytes is None or "embed" in component.graphs or graph.weights_as == "inputs":
             return options
         streams = options.weight_streaming or 2 * weight_bytes(graph, store) > limit_bytes
         return replace(options, weight_streaming=streams)

@@ -166,7 +166,7 @@ def _size(case: Case, spec: Denoiser | None) -> tuple[int, int]:
 
 
 def _filled(bound: BoundDenoiser, shape: DenoiserShape, spec: Denoiser, seed: int) -> BoundDenoiser:
-    graph: Graph = spec.graphs["denoise" if spec.form == "whole" else "block"]
+    graph: Graph = spec.graphs["denoise" if spec.form == "whole" else "head"]
     width = next(tensor for tensor in graph.inputs if tensor.name == "text").shape[-1]
     assert isinstance(width, int)
     bound.fill_text(*_generator("text", seed).standard_normal((2, shape.text, width), np.float32))

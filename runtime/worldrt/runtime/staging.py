@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from worldrt.engine.bundle import Component, Denoiser
+from worldrt.engine.bundle import Component
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Device
 from worldrt.engine.errors import DeviceMemoryError
@@ -26,9 +26,7 @@ class Loadable(Protocol):
 
 def component_bytes(component: Component, store: WeightStore) -> int:
     """Bytes of all weights of a component as they are stored."""
-    graphs = component.graphs.items()
-    blocks = component.blocks - 1 if isinstance(component, Denoiser) else 1
-    return sum(weight_bytes(g, store, i) for name, g in graphs for i in range(blocks if name == "block" else 1))
+    return sum(weight_bytes(g, store, i) for name, g in component.graphs.items() for i in component.instances(name))
 
 
 def let_go(models: Mapping[Any, Loadable], device: Device, keep: object) -> bool:

@@ -89,6 +89,8 @@ def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: 
     for task, entry in bundle.manifest.denoisers.items():
         if entry.quantization is not None:
             raise InputError(f"{task}: {settings.scheme.name} wants an exact denoiser, got an already quantised one")
+        if entry.sparse is not None:
+            raise InputError(f"{task}: {settings.scheme.name} wants a dense denoiser, got one with windows")
         check_form(task, entry.form, settings.scheme)
     with tempfile.TemporaryDirectory(prefix="worldrt-quantize-") as scratch:
         story = _Story(bundle, folder, settings, Path(scratch), progress)

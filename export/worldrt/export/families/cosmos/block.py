@@ -8,14 +8,17 @@ Modulation depends on the noise level of a frame, so it is kept per frame (B, T,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldrt.export.families.cosmos.neighbourhood import Neighbourhood
 from worldrt.export.families.cosmos.rope import rotate
 from worldrt.export.families.cosmos.variants import DiTConfig
+from worldrt.export.families.cosmos.windows import Window
 
 EPS = 1e-6
 
@@ -82,15 +85,20 @@ class CrossAttention(nn.Module):
         q = self.norm_q(split_heads(self.to_q(x_BLD), self.heads))
         k = self.norm_k(split_heads(self.to_k(text_BNC), self.heads))
         v = split_heads(self.to_v(text_BNC), self.heads)
-        attended: Tensor = self.output(attend(Heads(q, k, v)))
+        attended: Tensor = self.output(scaled_dot_product(q, k, v))
         return attended
 
 
 class Rest(nn.Module):
-    """What follows self-attention: its output projection, cross-attention, and the MLP."""
+    """Self-attention, in a window where the block has one, and what follows it: its output projection, cross-attention,
+    and the MLP."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, window: Window | None = None) -> None:
         super().__init__()
+        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = scaled_dot_product
+        if window is not None:
+            assert config.windows is not None
+            self.attend = Neighbourhood(window, config.windows.grid)
         self.output = nn.Linear(config.width, config.width, bias=False)
         self.cross_modulation = Modulation(config)
         self.cross_attention = CrossAttention(config)
@@ -100,7 +108,7 @@ class Rest(nn.Module):
 
     def forward(self, x_BTSD: Tensor, heads: Heads, gate: Tensor, text_BNC: Tensor, cond: Conditioning) -> Tensor:
         """`gate` is the third part of the block's own modulation."""
-        x_BTSD = x_BTSD + gate * self.output(attend(heads)).view_as(x_BTSD)
+        x_BTSD = x_BTSD + gate * self.output(self.attend(*heads)).view_as(x_BTSD)
 
         shift, scale, gate = self.cross_modulation(cond)
         attended = self.cross_attention(modulate(x_BTSD, shift, scale).flatten(1, 2), text_BNC)
@@ -114,11 +122,11 @@ class Rest(nn.Module):
 class Block(nn.Module):
     """Modulation, projection to Q, K, V | self-attention and the rest. The bar is where the block form is cut."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, window: Window | None = None) -> None:
         super().__init__()
         self.modulation = Modulation(config)
         self.projection = Projection(config)
-        self.rest = Rest(config)
+        self.rest = Rest(config, window)
 
     def forward(self, x_BTSD: Tensor, text_BNC: Tensor, cond: Conditioning, cos_BLF: Tensor, sin_BLF: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(cond)
@@ -137,6 +145,6 @@ def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
     return torch.unflatten(x_BLD, -1, (heads, -1)).transpose(1, 2)
 
 
-def attend(heads: Heads) -> Tensor:
-    """Scaled dot-product attention; (B, L, D). K and V may be longer than Q."""
-    return F.scaled_dot_product_attention(heads.q, heads.k, heads.v).transpose(1, 2).flatten(2)
+def scaled_dot_product(q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor) -> Tensor:
+    """Attention of everything to everything; (B, L, D). K and V may be longer than Q."""
+    return F.scaled_dot_product_attention(q_BHLE, k_BHLE, v_BHLE).transpose(1, 2).flatten(2)

@@ -95,7 +95,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.stem = Stem(config, rope_dtype)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Block(config, window) for window in config.block_windows())
         self.final = FinalLayer(config)
 
     def block(self, number: int) -> Block:

@@ -33,7 +33,8 @@ def denoiser_graphs(
 ) -> list[GraphSource]:
     """`denoise` alone (whole form) or `embed`, `block`, `head` (block form), computing in `dtype`.
 
-    `block` is blocks i and i + 1 of any i; the runtime runs it blocks - 1 times.
+    `block` is blocks i and i + 1 of any i; the runtime runs it blocks - 1 times. Where blocks have windows there is a
+    `block_12x24` for every kind of window that these have.
     """
     with torch.device(device):
         dit = DiT(config, rope_dtype).to(getattr(torch, dtype))
@@ -117,21 +118,20 @@ def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource
     config = dit.config
     x, level, position, conditions = _latent_specs(config)
     head_dim, last = config.head_dim, config.blocks - 1
-    hidden = TensorSpec("hidden", dtype, ("batch", "frames", "tokens", config.width))
-    q = TensorSpec("q", dtype, ("batch", config.heads, "frames", "tokens", head_dim))
-    kv = TensorSpec("kv", dtype, ("frames", 2, "batch", config.heads, "tokens", head_dim))
+    tokens = config.frame_tokens
+    hidden = TensorSpec("hidden", dtype, ("batch", "frames", tokens, config.width))
+    q = TensorSpec("q", dtype, ("batch", config.heads, "frames", tokens, head_dim))
+    kv = TensorSpec("kv", dtype, ("frames", 2, "batch", config.heads, tokens, head_dim))
     all_kv = TensorSpec("kv", dtype, ("context_frames", *kv.shape[1:]))
     cond = (
         TensorSpec("emb", dtype, ("batch", "frames", config.width)),
         TensorSpec("lora", dtype, ("batch", "frames", 3 * config.width)),
     )
-    tables = tuple(
-        TensorSpec(f"rope_{name}", "float32", ("frames", "tokens", head_dim // 2)) for name in ("cos", "sin")
-    )
+    tables = tuple(TensorSpec(f"rope_{name}", "float32", ("frames", tokens, head_dim // 2)) for name in ("cos", "sin"))
     state = (hidden, q, all_kv, _text_spec(config), *cond)
 
     embed = Embed(dit.stem, dit.block(0))
-    block = BlockStep(dit.block(0), dit.block(1))
+    blocks = {name: BlockStep(dit.block(i[0]), dit.block(i[0] + 1)) for name, i in block_instances(config).items()}
     head = Head(dit.block(last), dit.final)
     prefixes: list[Mapping[str, str]] = [
         {"stem.": "stem.", "": "blocks.0."},
@@ -146,12 +146,15 @@ def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource
             outputs=(hidden, q, kv, *cond, *tables),
             weights=_keys(embed, prefixes[0], dit_keys(), key_format),
         ),
-        GraphSource(
-            "block",
-            block,
-            inputs=(*state, *tables),
-            outputs=(hidden, q, kv),
-            weights=_keys(block, prefixes[1], dit_keys(), key_format),
+        *(
+            GraphSource(
+                name,
+                block,
+                inputs=(*state, *tables),
+                outputs=(hidden, q, kv),
+                weights=_keys(block, prefixes[1], dit_keys(), key_format),
+            )
+            for name, block in blocks.items()
         ),
         GraphSource(
             "head",
@@ -163,9 +166,15 @@ def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource
     ]
 
 
+def block_instances(config: DiTConfig) -> dict[str, list[int]]:
+    """The graphs of blocks in block form, and the blocks that each is run for. The last block is in `head`."""
+    names = ["block"] * config.blocks if config.windows is None else [f"block_{w}" for w in config.windows.names()]
+    return {name: [i for i in range(config.blocks - 1) if names[i] == name] for name in dict.fromkeys(names[:-1])}
+
+
 def _latent_specs(config: DiTConfig) -> tuple[TensorSpec, TensorSpec, TensorSpec, tuple[TensorSpec, ...]]:
     """x, level, position, and the conditions of the variant."""
-    shape = ("batch", config.latent_channels, "frames", "2*rows", "2*columns")
+    shape = ("batch", config.latent_channels, "frames", *config.latent_size)
     x = TensorSpec("x", "float32", shape)
     level = TensorSpec("level", "float32", ("batch", "frames"))
     position = TensorSpec("position", "float32", ("frames",))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from worldrt.engine.bundle import Condition, Denoiser, Guidance, Sampler, Text, Vae
+from worldrt.engine.bundle import Condition, Denoiser, Guidance, Sampler, Sparse, Text, Vae
 from worldrt.engine.errors import InputError
 from worldrt.export.checkpoint import Probe, Wanted
-from worldrt.export.families.cosmos.graphs import denoiser_graphs, text_graphs, vae_graphs
+from worldrt.export.families.cosmos.graphs import block_instances, denoiser_graphs, text_graphs, vae_graphs
 from worldrt.export.families.cosmos.nano import make_checkpoint
 from worldrt.export.families.cosmos.segments import segments
 from worldrt.export.families.cosmos.variants import VAE_SCALE, Variant, variants
@@ -25,11 +25,23 @@ def model(options: Options) -> Model:
     if not chosen:
         known = ", ".join(f"{v.size} {v.task}" for v in variants())
         raise InputError(f"no Cosmos-Predict2 model '{options.model} {options.task}'; there are: {known}")
+    if options.natten:
+        chosen = _sparse(chosen, options)
     for v in chosen:
         v.pixel_size(resolution=options.resolution)
         v.clip_latents(options.fps)
     parts = (*(_denoiser(v, options) for v in chosen), _vae(chosen, options), _text(chosen))
     return Model("cosmos", options.model, parts, _make_nano if options.model == NANO else None)
+
+
+def _sparse(chosen: list[Variant], options: Options) -> list[Variant]:
+    """The same with the sparse form of the video model. Raises `InputError` where there is none."""
+    if options.task == "text2image":
+        raise InputError("--natten: it is about video2world; leave it out, or give another --task")
+    if options.quantize not in (None, "int8"):
+        raise InputError(f"--natten: a sparse denoiser is not quantised to {options.quantize}; leave one of them out")
+    made = [v.sparse(options.resolution) if v.task == "video2world" else v for v in chosen]
+    return made if any(v.dit.windows for v in made) else [v.sparse(options.resolution) for v in chosen]
 
 
 def _make_nano(folder: Any, seed: int) -> None:
@@ -48,7 +60,7 @@ def _denoiser(v: Variant, options: Options) -> Part:
     official = (name, name.replace(".pt", ".safetensors"))
     # pipelines in diffusers form exist of one resolution and frame rate, and have no averaged weights
     is_default = _single(v) or (options.resolution, options.fps) == ("720", 16)
-    folders = ("transformer",) if is_default and not options.load_ema else ()
+    folders = ("transformer",) if is_default and not options.load_ema and v.dit.windows is None else ()
     places = [f"{where}{what}" for where in _folders(v) for what in (*folders, *official)]
     if v.size == NANO:
         places = [v.task]
@@ -72,6 +84,7 @@ def _denoiser(v: Variant, options: Options) -> Part:
             guidance=Guidance("delta", v.guidance),
             sizes=_of_file(v, options),
             frames={str(fps): 4 * (n - 1) + 1 for fps, n in _rates(v, options).items()},
+            sparse=None if v.dit.windows is None else Sparse(v.dit.windows.grid, v.dit.windows.names()),
         )
 
     return Part(
@@ -83,7 +96,7 @@ def _denoiser(v: Variant, options: Options) -> Part:
         describe,
         task=True,
         segments=lambda source, dtype: segments(v.dit, dtype, cast(Any, options.rope_dtype), source),
-        instances={"block": v.dit.blocks - 1},
+        instances=block_instances(v.dit),
     )
 
 
@@ -171,7 +184,9 @@ def _probes(keys: KeyMap, name: str, shape: tuple[int, ...]) -> dict[str, Probe]
 
 def _fetch(file: str, v: Variant) -> str:
     name = file.rpartition("/")[2]
-    return f"{name} or transformer/ of https://huggingface.co/{v.repository}, and give the folder as --checkpoint"
+    if v.dit.windows is None:
+        name = f"{name} or transformer/"
+    return f"{name} of https://huggingface.co/{v.repository}, and give the folder as --checkpoint"
 
 
 def _common(built: Built) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the denoiser's graphs are linked from: five modules that are traced once each, however many blocks there are.
 
-denoise   First  Middle x blocks  Last          hidden state passes between them
+denoise   First  Middle x blocks  Last          hidden state passes between them; a Middle for each kind of window
 embed     First  Project                        Q and packed K, V pass between them, as in `denoiser.py`
 block     Rest   Project
 head      Rest   Last
@@ -8,8 +8,9 @@ head      Rest   Last
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,10 @@ from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.cosmos.block import Block, Conditioning, modulate
 from worldrt.export.families.cosmos.denoiser import pack, precondition, timestep, to_x0, unpack
 from worldrt.export.families.cosmos.dit import DiT, FinalLayer, Stem, for_batch
+from worldrt.export.families.cosmos.graphs import block_instances
 from worldrt.export.families.cosmos.rope import RopeDtype, RopeTables
 from worldrt.export.families.cosmos.variants import PATCH, DiTConfig
+from worldrt.export.families.cosmos.windows import Window
 from worldrt.export.graphs import GraphSource
 from worldrt.export.link import Segment
 
@@ -116,11 +119,20 @@ class Last(nn.Module):
 
 def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, graph: GraphSource) -> list[Segment]:
     """What `worldrt.export.link` makes one of the denoiser's graphs from; `graph` is that of the same arguments."""
+    computed, windows = getattr(torch, dtype), config.block_windows()
     with torch.device("meta"):
-        dit = DiT(replace(config, blocks=1), rope_dtype).to(getattr(torch, dtype))
+        dit = DiT(replace(config, blocks=1, windows=None), rope_dtype).to(computed)
+        kinds = {window: Block(config, window).to(computed) for window in windows}
     specs = _specs(config, dtype)
 
-    def segment(module: nn.Module, inputs: str, outputs: str, names: Mapping[str, str], repeat: int = 1) -> Segment:
+    def segment(
+        module: nn.Module,
+        inputs: str,
+        outputs: str,
+        names: Mapping[str, str],
+        window: Window | None = None,
+        blocks: Sequence[int] = (0,),
+    ) -> Segment:
         known = specs | {spec.name: spec for spec in graph.inputs if spec.name in ("x", "level", "clean", "mask")}
 
         def chosen(line: str) -> tuple[TensorSpec, ...]:
@@ -129,8 +141,11 @@ def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, graph: GraphS
         weights = {name: _renamed(name, names) for name, _ in module.named_parameters()}
         source = GraphSource(type(module).__name__.lower(), module, chosen(inputs), chosen(outputs), weights)
         # behind the first one, both tasks are alike
-        shape = config if isinstance(module, First) else replace(config, rope_ratio=(1, 1, 1), condition_mask=False)
-        return Segment(source, key=(source.name, source.inputs, shape, dtype, rope_dtype), repeat=repeat)
+        shape = replace(config, windows=None)
+        if not isinstance(module, First):
+            shape = replace(shape, rope_ratio=(1, 1, 1), condition_mask=False)
+        key = (source.name, source.inputs, shape, window, dtype, rope_dtype)
+        return Segment(source, key, repeat=len(blocks), first=blocks[0])
 
     project = "hidden emb lora rope_cos rope_sin", "q kv"
     rest = "hidden q context_kv text emb lora", "hidden"
@@ -144,16 +159,19 @@ def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, graph: GraphS
     last = segment(
         Last(dit.final), "hidden emb lora x level clean mask", "x0", {"final.": "dit.final."} if whole else {}
     )
-    block = dit.block(0)
     if whole:
-        inputs = "hidden text emb lora rope_cos rope_sin"
-        return [first, segment(Middle(block), inputs, "hidden", {"block.": "dit.blocks.{i}."}, config.blocks), last]
+        inputs, names = "hidden text emb lora rope_cos rope_sin", {"block.": "dit.blocks.{i}."}
+        runs = [(w, list(run)) for w, run in groupby(range(config.blocks), key=windows.__getitem__)]
+        middle = [segment(Middle(kinds[w]), inputs, "hidden", names, w, run) for w, run in runs]
+        return [first, *middle, last]
     if graph.name == "embed":
-        return [first, segment(Project(block), *project, {})]
+        return [first, segment(Project(dit.block(0)), *project, {})]
+    window = windows[block_instances(config).get(graph.name, [-1])[0]]  # `head` has the last block
+    here = segment(Rest(kinds[window]), *rest, {}, window)
     if graph.name == "head":
-        return [segment(Rest(block), *rest, {}), last]
+        return [here, last]
     following = {"modulation.": "next_modulation.", "projection.": "next_projection."}
-    return [segment(Rest(block), *rest, {}), segment(Project(block), *project, following)]
+    return [here, segment(Project(dit.block(0)), *project, following)]
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
@@ -167,11 +185,12 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 def _specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
     """What passes between segments, and the inputs that all of these graphs have."""
     heads, head_dim, width = config.heads, config.width // config.heads, config.width
-    kv = (2, "batch", heads, "tokens", head_dim)
-    table = ("frames", "tokens", head_dim // 2)
+    tokens = config.frame_tokens
+    kv = (2, "batch", heads, tokens, head_dim)
+    table = ("frames", tokens, head_dim // 2)
     return {
-        "hidden": TensorSpec("hidden", dtype, ("batch", "frames", "tokens", width)),
-        "q": TensorSpec("q", dtype, ("batch", heads, "frames", "tokens", head_dim)),
+        "hidden": TensorSpec("hidden", dtype, ("batch", "frames", tokens, width)),
+        "q": TensorSpec("q", dtype, ("batch", heads, "frames", tokens, head_dim)),
         "kv": TensorSpec("kv", dtype, ("frames", *kv)),
         "context_kv": TensorSpec("kv", dtype, ("context_frames", *kv)),
         "emb": TensorSpec("emb", dtype, ("batch", "frames", width)),
@@ -180,5 +199,5 @@ def _specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
         "rope_sin": TensorSpec("rope_sin", "float32", table),
         "text": TensorSpec("text", "float32", ("batch", "text", config.text_width)),
         "position": TensorSpec("position", "float32", ("frames",)),
-        "x0": TensorSpec("x0", "float32", ("batch", config.latent_channels, "frames", "2*rows", "2*columns")),
+        "x0": TensorSpec("x0", "float32", ("batch", config.latent_channels, "frames", *config.latent_size)),
     }

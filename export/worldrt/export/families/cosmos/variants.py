@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from worldrt.engine.errors import InputError
+from worldrt.export.families.cosmos.windows import WINDOWS_2B, WINDOWS_14B, WINDOWS_NANO, Window, Windows
 
 Task = Literal["text2image", "video2world"]
 PixelSize = tuple[int, int]
@@ -21,11 +22,14 @@ CLEAN_SIGMA = 1e-4
 """Noise level that the network is told for a known frame."""
 VAE_SCALE = 8
 """Pixels of a latent row or column."""
+SPARSE_RESOLUTION = "720"
+"""The one that sparse checkpoints exist for, at 16:9."""
 
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Shape of the diffusion transformer. `rope_ratio` stretches frames, rows and columns."""
+    """Shape of the diffusion transformer. `rope_ratio` stretches frames, rows and columns; `windows` are those of a
+    sparse one."""
 
     blocks: int
     width: int
@@ -36,6 +40,24 @@ class DiTConfig:
     text_width: int = 1024
     latent_channels: int = 16
     mlp_ratio: int = 4
+    windows: Windows | None = None
+
+    def block_windows(self) -> tuple[Window | None, ...]:
+        """That of each block."""
+        return (None,) * self.blocks if self.windows is None else self.windows.blocks
+
+    @property
+    def latent_size(self) -> tuple[int | str, int | str]:
+        """Latent rows and columns, in the words of a `TensorSpec`: windows are made for one size."""
+        if self.windows is None:
+            return f"{PATCH}*rows", f"{PATCH}*columns"
+        rows, columns = self.windows.grid
+        return PATCH * rows, PATCH * columns
+
+    @property
+    def frame_tokens(self) -> int | str:
+        """Tokens of a frame, in the words of a `TensorSpec`."""
+        return "tokens" if self.windows is None else self.windows.grid[0] * self.windows.grid[1]
 
     @property
     def head_dim(self) -> int:
@@ -121,6 +143,8 @@ class Variant:
     vae: VAEConfig = VAEConfig()
     t5: T5Config = T5Config()
     sampler: SamplerDefaults = SamplerDefaults()
+    windows: Windows | None = None
+    """Those of its sparse checkpoints, where it has some; see `sparse`."""
 
     @property
     def repository(self) -> str:
@@ -129,7 +153,8 @@ class Variant:
 
     def files(self, resolution: str = "720", fps: int = 16) -> Files:
         """The official layout below `checkpoints/`."""
-        name = "model.pt" if self.task == "text2image" else f"model-{resolution}p-{fps}fps.pt"
+        kind = "" if self.dit.windows is None else "-natten"
+        name = "model.pt" if self.task == "text2image" else f"model-{resolution}p-{fps}fps{kind}.pt"
         return Files(
             repository=self.repository,
             dit=f"{self.repository}/{name}",
@@ -137,6 +162,18 @@ class Variant:
             text_repository="google-t5/t5-11b",
             text="google-t5/t5-11b",
         )
+
+    def sparse(self, resolution: str) -> Variant:
+        """The same model with neighbourhood attention, which has a single size.
+
+        Raises `InputError` where there is no such checkpoint.
+        """
+        if self.windows is None:
+            raise InputError(f"--natten: there is no sparse {self.size} {self.task}; leave the flag out")
+        if "any" not in self.sizes and resolution != SPARSE_RESOLUTION:
+            raise InputError(f"--natten: there are sparse weights for --resolution {SPARSE_RESOLUTION} only")
+        sizes = {key: {"16:9": table["16:9"]} for key, table in self.sizes.items() if key in ("any", SPARSE_RESOLUTION)}
+        return replace(self, dit=replace(self.dit, windows=self.windows), sizes=sizes)
 
     def pixel_size(self, aspect_ratio: str = "16:9", resolution: str = "720") -> PixelSize:
         """Width and height. Raises `InputError` on a resolution or aspect ratio that the model does not have."""
@@ -194,6 +231,7 @@ def _official() -> list[Variant]:
         "2B": DiTConfig(28, 2048, 16, (1.0, 4.0, 4.0), condition_mask=False),
         "14B": DiTConfig(36, 5120, 40, (1.0, 4.0, 4.0), condition_mask=False),
     }
+    windows = {"2B": WINDOWS_2B, "14B": WINDOWS_14B}
     video_ratios = {"2B": (1.0, 3.0, 3.0), "14B": (20 / 24, 2.0, 2.0)}
     images = [
         Variant(size, "text2image", dit, sizes={"any": sizes_image}, latent_frames={16: 1, 10: 1}, guidance=4.0)
@@ -207,6 +245,7 @@ def _official() -> list[Variant]:
             sizes={"720": sizes_720, "480": sizes_480},
             latent_frames={16: 24, 10: 16},
             guidance=7.0,
+            windows=windows[size],
         )
         for size, ratio in video_ratios.items()
     ]
@@ -239,5 +278,6 @@ def _nano() -> list[Variant]:
         dit=replace(dit, condition_mask=True),
         latent_frames={16: 5, 10: 5},
         guidance=7.0,
+        windows=WINDOWS_NANO,
     )
     return [image, video]
