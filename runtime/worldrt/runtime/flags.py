@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldrt.engine.cli import Parser
-from worldrt.runtime import long_flags, model_flags, official_flags, output_flags, request_flags
+from worldrt.runtime import long_flags, model_flags, official_flags, output_flags, request_flags, safety_flags
 
 TASKS = {
     "text2world": "a video from a prompt: a picture first, then the video that goes on from it",
@@ -29,6 +29,7 @@ def add_making(parser: Parser, task: str) -> None:
     request_flags.add(parser, task)
     long_flags.add(parser, task)
     model_flags.add(parser)
+    safety_flags.add(parser)
     official_flags.add(parser)
 
 
@@ -36,5 +37,6 @@ def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for flags that cannot be used, before anything is opened."""
     output_flags.check(args)
     model_flags.check(args)
+    safety_flags.check(args)
     official_flags.check(args)
     long_flags.check(args)

@@ -98,8 +98,9 @@ class Generator:
         return nullcontext() if note is None else staged_file(note, overwrite=overwrite)
 
     def _write(self, run: Run, video: VideoFormat, overwrite: bool) -> None:
-        start, observer = time.perf_counter(), run.observer
-        with observer, open_sink(run.job.place, video, overwrite=overwrite) as write:
+        start, observer, record = time.perf_counter(), run.observer, self.models.execution.record
+        unless_blocked = nullcontext() if record is None else record.unless_blocked()
+        with observer, unless_blocked, open_sink(run.job.place, video, overwrite=overwrite) as write:
             for frame in self._watched(run, self._frames(run), video.pixel_format):
                 with observer.stage("write"):
                     write(frame)

@@ -7,6 +7,7 @@ batch 1; `DIR/frame-0003.npy` is a frame of the result as it left the pipeline.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.device import Buffer, Device
-from worldrt.engine.errors import InputError, OutputError
+from worldrt.engine.errors import BlockedError, InputError, OutputError
 from worldrt.engine.files import staged_file
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import TensorSpec
@@ -68,6 +69,16 @@ class Recording:
                     self._write(self.folder / f"{task}-{index:04}-{branch}.npz", arrays)
 
         return Call({}, save)
+
+    @contextmanager
+    def unless_blocked(self) -> Iterator[None]:
+        """Remove what was recorded in a `with` block that the guardrail ends: pictures can be made of it."""
+        try:
+            yield
+        except BlockedError:
+            for file in [*self.folder.glob("*-*.npz"), *self.folder.glob("frame-*.npy")]:
+                file.unlink()
+            raise
 
     def frames(self, frames: Iterable[np.ndarray[Any, Any]]) -> Iterator[np.ndarray[Any, Any]]:
         """Pass frames on, and write each."""
