@@ -325,9 +325,9 @@ def fake_update(cuda):
             else cuda.view(buffer.pointer, buffer.nbytes).view(buffer.dtype).reshape(buffer.shape)
         )
 
-    def update(x, x0, *, uncond, guidance, prev, coefficients, out, guided_out, stream):
+    def update(x, x0, *, uncond, guidance, prev, noise, coefficients, out, guided_out, stream):
         def run():
-            assert out is x and guided_out is prev
+            assert guided_out is prev
             state, previous = array(x), array(prev)
             multistep_update(
                 state,
@@ -335,8 +335,9 @@ def fake_update(cuda):
                 uncond=array(uncond),
                 guidance=guidance,
                 prev=previous,
+                noise=array(noise),
                 coefficients=array(coefficients),
-                out=state,
+                out=state if out.pointer == x.pointer else array(out),
                 guided_out=previous,
             )
 

@@ -1,4 +1,4 @@
-"""What a denoiser is run through for one clip: static buffers, and the calls between them."""
+"""What a denoiser is run through for some clips: static buffers, and the calls between them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from worldrt.engine.prefetch import BlockWeights
 from worldrt.engine.session import Call, Session
 from worldrt.engine.tensors import Shape
 
+ALL = slice(None)  # parts of an evaluation, as slices of its calls
+FIRST, REST = slice(0, 2), slice(2, None)  # the graph before the blocks and the first of them, where there is one
+
 
 @dataclass(frozen=True)
 class BoundDenoiser:
-    """Buffers and calls for one clip.
+    """Buffers and calls for N clips of one shape that are made together.
 
-    `x` float32 (1, C, T, H, W) is the state; `batch` is 2 where both texts go through one call. `cond` and `uncond` are
-    views of x0, `uncond` None where there is no guidance. `blocks` are weights that come to the device in turn,
-    `graphs` the CUDA graphs of a step; `kept` are buffers of the step itself, by name.
+    `x` float32 (N, C, T, H, W) is the state; `batch` is 2 N where both texts go through one call, those of the prompts
+    first. `cond` and `uncond` are views of x0, `uncond` None where there is no guidance. `calls` evaluate all texts,
+    `alone` the prompts only, where that was asked for. `hidden` are the input and the output of the first block, where
+    it is a graph of its own. `blocks` are weights that come to the device in turn, `graphs` the CUDA graphs of a step;
+    `kept` are buffers of the step itself, by name.
     """
 
     device: Device
@@ -35,22 +40,28 @@ class BoundDenoiser:
     blocks: BlockWeights | None = None
     graphs: StepGraphs | None = None
     kept: dict[str, Buffer] = field(default_factory=dict)
+    clips: int = 1
+    alone: tuple[Call, ...] = ()
+    hidden: tuple[Buffer, Buffer] | None = None
 
     @property
     def x(self) -> Buffer:
-        return self.inputs["x"][0:1]
+        return self.inputs["x"][0 : self.clips]
 
     def fill(self, name: str, array: np.ndarray[Any, Any]) -> None:
-        """Write an input; it is repeated over the batch where it has none of its own."""
+        """Write an input: one array for all clips, or with a row for each clip, which both texts see."""
         target = self.inputs[name]
+        if self.clips > 1 and array.ndim == len(target.shape) and len(array) == self.clips < target.shape[0]:
+            array = np.concatenate([array] * (target.shape[0] // self.clips))
         values = np.ascontiguousarray(np.broadcast_to(array, target.shape), np.float32)
         self.device.upload(target, values)
 
     def fill_text(self, cond: np.ndarray[Any, Any], uncond: np.ndarray[Any, Any] | None) -> None:
-        """Write text rows (N, D) of both branches; `uncond` is ignored where there is no guidance."""
+        """Write text rows (text, D) of both branches, or (N, text, D) with those of each clip; `uncond` is ignored
+        where there is no guidance."""
         for target, rows in zip(self.texts, (cond, uncond), strict=False):
             assert rows is not None
-            self.device.upload(target, rows[None])
+            self.device.upload(target, rows.reshape(target.shape))
 
     def keep(self, name: str, shape: Shape, dtype: str) -> Buffer:
         """A buffer that is allocated when first asked for, and has the same address ever after."""
@@ -58,11 +69,11 @@ class BoundDenoiser:
             self.kept[name] = self.device.empty(shape, dtype)
         return self.kept[name]
 
-    def run(self) -> None:
-        """Evaluate x0 of all branches."""
+    def run(self, *, guided: bool = True, part: slice = ALL) -> None:
+        """Evaluate x0 of all branches, or of the prompts alone; or do a part of the calls for it."""
         if self.blocks is not None:
             self.blocks.begin()
-        for call in self.calls:
+        for call in (self.calls if guided or self.uncond is None else self.alone)[part]:
             call.run()
         if self.blocks is not None:
             self.blocks.end()

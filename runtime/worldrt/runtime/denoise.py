@@ -28,16 +28,18 @@ STATE = ("hidden", "q", "kv")  # what a block takes from the one before it, in t
 
 @dataclass(frozen=True)
 class DenoiserShape:
-    """Sizes of one clip: latent channels, frames, rows and columns, and rows of text."""
+    """Sizes of a clip: latent channels, frames, rows and columns, and rows of text; and how many clips are made
+    together."""
 
     channels: int
     frames: int
     height: int
     width: int
     text: int
+    clips: int = 1
 
-    def latents(self, batch: int = 1) -> Shape:
-        return (batch, self.channels, self.frames, self.height, self.width)
+    def latents(self, branches: int = 1) -> Shape:
+        return (branches * self.clips, self.channels, self.frames, self.height, self.width)
 
 
 class DenoiserModel:
@@ -48,7 +50,7 @@ class DenoiserModel:
         self.spec = spec
         self.device = opener.device
         self._guidance, self._mode = opener.execution.guidance, opener.execution.cuda_graphs
-        self._last: tuple[tuple[DenoiserShape, bool], BoundDenoiser] | None = None
+        self._last: tuple[tuple[DenoiserShape, bool, bool], BoundDenoiser] | None = None
         store = opener.weights(spec)
         instances = {name: spec.blocks - 1 if name == "block" else 1 for name in spec.graphs}
         shared = opener.takes_weights(spec, store)
@@ -90,55 +92,59 @@ class DenoiserModel:
     def _entry(self) -> Graph:
         return _entry(self.spec)
 
-    def bind(self, shape: DenoiserShape, *, guided: bool) -> BoundDenoiser:
-        """Allocate every buffer for clips of one shape. Raises `ShapeError` where the graphs cannot take it, and
-        `DeviceMemoryError`."""
+    def bind(self, shape: DenoiserShape, *, guided: bool, alone: bool = False) -> BoundDenoiser:
+        """Allocate every buffer for clips of one shape. `alone`: the prompts may be evaluated without the other texts,
+        too. Raises `ShapeError` where the graphs cannot take it, and `DeviceMemoryError`."""
         try:
-            return self._bind(shape, guided)
+            return self._bind(shape, guided, alone)
         except DeviceMemoryError:
             if self._blocks is None or not self._blocks.release():
                 raise
-        return self._bind(shape, guided)  # with fewer weights on the device
+        return self._bind(shape, guided, alone)  # with fewer weights on the device
 
-    def bind_again(self, shape: DenoiserShape, *, guided: bool) -> BoundDenoiser:
+    def bind_again(self, shape: DenoiserShape, *, guided: bool, alone: bool = False) -> BoundDenoiser:
         """`bind` for a clip that is over before the next one: on a GPU, buffers and CUDA graphs of the last one serve
         again where it had the same shape, and go where it had not."""
         if not isinstance(self.device, CudaDevice):
-            return self.bind(shape, guided=guided)
-        key = (shape, guided)
+            return self.bind(shape, guided=guided, alone=alone)
+        key = (shape, guided, alone)
         if self._last is None or self._last[0] != key:
             self._last = None
-            self._last = (key, self.bind(shape, guided=guided))
+            self._last = (key, self.bind(shape, guided=guided, alone=alone))
         return self._last[1]
 
-    def _bind(self, shape: DenoiserShape, guided: bool) -> BoundDenoiser:
-        together = guided and self._guidance == "batched"
-        batch = 2 if together else 1
-        pool = _Pool(self.device, self._axes(shape, batch))
+    def _bind(self, shape: DenoiserShape, guided: bool, alone: bool) -> BoundDenoiser:
+        together, clips = guided and self._guidance == "batched", shape.clips
+        pool = _Pool(self.device, self._axes(shape, 2 if together else 1))
         branches = ("both",) if together else ("cond", "uncond") if guided else ("cond",)
         if self._blocks is not None and not self._blocks.settled:  # all else first: weights share what memory is left
             for branch in branches:
                 list(self._chain(pool, branch))
             self._blocks.settle()
-        calls = tuple(call for branch in branches for call in self._chain(pool, branch))
+        chains = [tuple(self._chain(pool, branch)) for branch in branches]
         texts, x0s = ([pool.made[f"{name} {branch}"] for branch in branches] for name in ("text", "x0"))
         if together:
-            texts, x0s = ([both[0][0:1], both[0][1:2]] for both in (texts, x0s))
+            texts, x0s = ([both[0][:clips], both[0][clips:]] for both in (texts, x0s))
+            if alone:
+                chains.insert(0, tuple(self._chain(pool.front(self._axes(shape, 1)), "both")))
         sessions = tuple(self.sessions.values())
         graphs = None
         if isinstance(self.device, CudaDevice):
             graphs = StepGraphs(self.device, mode=self._mode, refusal=lambda: _refusal(sessions))
         return BoundDenoiser(
             self.device,
-            batch,
+            pool.made["x"].shape[0],
             pool.made,
             tuple(texts),
-            calls,
+            chains[-1] if together else tuple(call for chain in chains for call in chain),
             x0s[0],
             x0s[1] if guided else None,
             sessions,
             self._blocks,
             graphs,
+            clips=clips,
+            alone=chains[0] if alone or not together else (),
+            hidden=(pool.made["hidden 0"], pool.made["hidden 1"]) if len(chains[0]) > 2 else None,
         )
 
     def weights(self, name: str, instance: int = 0) -> Mapping[str, Buffer]:
@@ -147,8 +153,8 @@ class DenoiserModel:
             return self._blocks.of(instance)
         return self._weights[name][instance]
 
-    def _axes(self, shape: DenoiserShape, batch: int) -> dict[str, int]:
-        axes = solve_axes(self._entry.inputs, {"x": shape.latents(batch)})
+    def _axes(self, shape: DenoiserShape, branches: int) -> dict[str, int]:
+        axes = solve_axes(self._entry.inputs, {"x": shape.latents(branches)})
         if not {"batch", "frames", "rows", "columns"} <= set(axes):
             raise BundleError(
                 f"{self._entry.file}: expected x over batch, frames, rows, columns, got {', '.join(axes)}"
@@ -207,14 +213,20 @@ def _entry(spec: Denoiser) -> Graph:
 class _Pool:
     """Buffers by role, allocated when first taken."""
 
-    def __init__(self, device: Device, axes: Mapping[str, int]) -> None:
+    def __init__(self, device: Device, axes: Mapping[str, int], made: dict[str, Buffer] | None = None) -> None:
         self.device, self.axes = device, axes
-        self.made: dict[str, Buffer] = {}
+        self.made: dict[str, Buffer] = {} if made is None else made
+
+    def front(self, axes: Mapping[str, int]) -> _Pool:
+        """The beginnings of the same buffers, for smaller axes; where the batch comes first, its first rows."""
+        return _Pool(self.device, axes, self.made)
 
     def take(self, role: str, spec: TensorSpec) -> Buffer:
+        shape = spec.resolve(self.axes)
         if role not in self.made:
-            self.made[role] = self.device.empty(spec.resolve(self.axes), spec.dtype)
-        return self.made[role]
+            self.made[role] = self.device.empty(shape, spec.dtype)
+        whole = self.made[role]
+        return whole if whole.shape == shape else Buffer(whole.pointer, shape, spec.dtype, whole.owner, whole.device)
 
 
 def _inputs(side: int) -> dict[str, str]:

@@ -15,9 +15,9 @@ from worldrt.engine.overlay import WeightChange
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, conditions_of
 from worldrt.runtime.observer import Observer
-from worldrt.runtime.sampling import check_kernels
 from worldrt.runtime.staging import again_with_room, component_bytes, let_go
 from worldrt.runtime.text import TextEncoder
+from worldrt.runtime.updates import check_kernels
 from worldrt.runtime.vae import VaeCodec
 
 T = TypeVar("T")

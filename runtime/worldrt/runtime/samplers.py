@@ -22,6 +22,7 @@ MAX_STEPS = 10_000
 SMALLEST_SIGMA, LARGEST_SIGMA = 1e-6, 1e6  # beyond, float32 latents say nothing
 MAX_ORDER = 1e3
 CLEAN = (0.0, 1.0, 0.0, 0.0)  # x' = x0
+DISTILLED_SIGMAS = (3.6, 1.5574, 0.684)  # after the first, of timestep-distilled Cosmos-Predict2
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class SamplerTable:
     def needs_previous(self) -> bool:
         """Whether a step uses the x0 of the step before."""
         return bool(self.coefficients[:, 2].any())
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether steps add fresh noise."""
+        return bool(self.coefficients[:, 3].any())
 
 
 def rectified_flow_ab2(steps: int, sigma_max: float, sigma_min: float, order: float = 7.0) -> SamplerTable:
@@ -66,6 +72,23 @@ def rectified_flow_euler(steps: int, sigma_max: float, sigma_min: float, order: 
     sigmas = karras_sigmas(steps, sigma_max, sigma_min, order)
     rows = [_euler_row(here, after) for here, after in pairwise(sigmas)]
     return SamplerTable(sigmas, np.array([*rows, CLEAN]))
+
+
+def distilled(steps: int, sigma_max: float, sigma_min: float, order: float = 7.0) -> SamplerTable:
+    """Few steps of a timestep-distilled model: x' = x0 + sigma' noise, and x0 itself after the last one.
+
+    The levels are the first `steps` of `sigma_max`, 3.6, 1.5574, 0.684, as in the text2image pipeline of
+    Cosmos-Predict2; the form is the multistep sampling of Song et al., Consistency models (2023), algorithm 1.
+    `sigma_min` and `order` have no part in it. Raises `InputError`.
+    """
+    most = 1 + len(DISTILLED_SIGMAS)
+    if steps > most:
+        raise InputError(f"distilled: expected 1 to {most} steps, got {steps}; leave --steps out")
+    if sigma_max <= DISTILLED_SIGMAS[0]:
+        raise InputError(f"distilled: expected a sigma_max above {DISTILLED_SIGMAS[0]}, got {sigma_max}")
+    levels = np.array([sigma_max, *DISTILLED_SIGMAS[: steps - 1]], np.float64)
+    rows = [(0.0, 1.0, 0.0, float(after)) for after in levels[1:]]
+    return SamplerTable(levels, np.array([*rows, CLEAN]))
 
 
 def _euler_row(here: float, after: float) -> tuple[float, float, float, float]:
