@@ -1,0 +1,86 @@
+"""`trt-run bestofn`: several videos of one request, judged by a critic, the best named."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from worldrt.engine.cli import USER_ERROR, Parser
+from worldrt.engine.files import staged_file
+from worldrt.runtime import flags, reason_flags, task_cli
+from worldrt.runtime.bestofn import RESULTS, BestOfN, BestOfNRequest, Candidate, ranked, videos_in
+from worldrt.runtime.generate import Generator
+from worldrt.runtime.jobs import job_of
+from worldrt.runtime.progress import Bars, Plain
+
+ABOUT = (
+    "Make the video of one request with several seeds, ask a critic several times about each, and say which one it "
+    "found the least wrong with. The score is the share of the critic's answers that found nothing."
+)
+TASK = "video2world"
+
+
+def add(commands: Any) -> None:
+    """The subcommand `bestofn`."""
+    parser: Parser = commands.add_parser("bestofn", help="several videos, judged by a critic", description=ABOUT)
+    add = parser.add_argument_group("how many, and where they go").add_argument
+    add("--num_generations", type=int, default=2, help="videos, with --seed and the seeds after it (default 2)")
+    add("--num_critic_trials", type=int, default=5, help="answers of the critic about each video (default 5)")
+    add("--skip_generation", action="store_true", help="judge the videos that are in --save_path")
+    add("--save_path", default="output/best-of-n", metavar="DIR", help="videos, reports, answers")
+    add("--overwrite", action="store_true", help="replace what is there, made from other things")
+    add("--json", action="store_true", help="print the result as JSON")
+    add("--quiet", action="store_true", help="no progress")
+    reason_flags.add_critic(parser)
+    flags.add_making(parser, TASK)
+    parser.set_defaults(verb="bestofn")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make, judge and rank; returns the exit code: 2 where the critic's answers gave no score at all."""
+    flags.check(args)
+    critic, job = reason_flags.make_critic(args), job_of(args)
+    candidates: list[Candidate] = []
+    generator = None if args.skip_generation else _generator(args)
+    with BestOfN(generator, critic, Plain if args.quiet or args.json else Bars) as best:
+        if args.skip_generation:
+            videos = videos_in(Path(args.save_path))
+            judged = best.judge(videos, args.num_critic_trials, args.seed, overwrite=args.overwrite)
+        else:
+            wanted = BestOfNRequest(job, args.num_generations, args.num_critic_trials)
+            judged = best(wanted, overwrite=args.overwrite)
+        for candidate in judged:
+            candidates.append(candidate)
+            if not args.json:
+                print(f"{candidate.video.name}: {_score(candidate)}; {candidate.report.name}", flush=True)
+    _finish(args, ranked(candidates))
+    return 0 if any(candidate.score is not None for candidate in candidates) else USER_ERROR
+
+
+def _generator(args: argparse.Namespace) -> Generator:
+    absent = {"verb": TASK, "from_sidecar": None, "record_inputs": None}
+    return task_cli.make_generator(argparse.Namespace(**{**vars(args), **absent}))
+
+
+def _finish(args: argparse.Namespace, order: list[Candidate]) -> None:
+    """Write and print the ranking."""
+    best = next((str(candidate.video) for candidate in order if candidate.score is not None), None)
+    ranking = {"best": best, "candidates": [candidate.as_json() for candidate in order]}
+    with staged_file(Path(args.save_path) / RESULTS, overwrite=True) as part:
+        part.write_text(json.dumps(ranking, indent=1) + "\n", encoding="utf-8")
+    if args.json:
+        print(json.dumps(ranking, indent=1))
+        return
+    print()
+    for place, candidate in enumerate(order, 1):
+        mark = "  <- best" if str(candidate.video) == best else ""
+        print(f"{place:3}. {_score(candidate):>28}  {candidate.video.name}{mark}")
+    print(f"best: {best}" if best else "no score: nothing that the critic answered was understood; see the reports")
+
+
+def _score(candidate: Candidate) -> str:
+    if candidate.score is None:
+        return f"no score (0 of {candidate.trials} understood)"
+    return f"{candidate.score:.0%} ({candidate.sound} of {candidate.understood} found nothing)"

@@ -1,0 +1,1 @@
+"""Vision-language models that look at prompts and videos: a critic that scores, a refiner that writes anew."""
