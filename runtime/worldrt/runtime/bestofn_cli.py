@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from worldrt.engine.cli import USER_ERROR, Parser
+from worldrt.engine.cli import USER_ERROR
 from worldrt.engine.files import staged_file
 from worldrt.runtime import flags, reason_flags, task_cli
 from worldrt.runtime.bestofn import RESULTS, BestOfN, BestOfNRequest, Candidate, ranked, videos_in
@@ -15,27 +14,7 @@ from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import job_of
 from worldrt.runtime.progress import Bars, Plain
 
-ABOUT = (
-    "Make the video of one request with several seeds, ask a critic several times about each, and say which one it "
-    "found the least wrong with. The score is the share of the critic's answers that found nothing."
-)
 TASK = "video2world"
-
-
-def add(commands: Any) -> None:
-    """The subcommand `bestofn`."""
-    parser: Parser = commands.add_parser("bestofn", help="several videos, judged by a critic", description=ABOUT)
-    add = parser.add_argument_group("how many, and where they go").add_argument
-    add("--num_generations", type=int, default=2, help="videos, with --seed and the seeds after it (default 2)")
-    add("--num_critic_trials", type=int, default=5, help="answers of the critic about each video (default 5)")
-    add("--skip_generation", action="store_true", help="judge the videos that are in --save_path")
-    add("--save_path", default="output/best-of-n", metavar="DIR", help="videos, reports, answers")
-    add("--overwrite", action="store_true", help="replace what is there, made from other things")
-    add("--json", action="store_true", help="print the result as JSON")
-    add("--quiet", action="store_true", help="no progress")
-    reason_flags.add_critic(parser)
-    flags.add_making(parser, TASK)
-    parser.set_defaults(verb="bestofn")
 
 
 def run(args: argparse.Namespace) -> int:

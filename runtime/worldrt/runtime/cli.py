@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldrt.engine.cli import Parser, run
-from worldrt.runtime import compare_cli, flags, repeat
+from worldrt.runtime import bestofn_flags, compare_cli, flags, repeat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def build_parser(defaults: Mapping[str, Any] | None = None) -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for task in flags.TASKS:
         flags.add_task(commands, task, defaults or {})
+    bestofn_flags.add(commands)
     compare_cli.add(commands)
     inspect = commands.add_parser("inspect", help="what a bundle holds, and whether it is whole")
     inspect.set_defaults(verb="inspect")
@@ -41,6 +42,10 @@ def _main(argv: Sequence[str] | None) -> int:
         from worldrt.runtime.inspection import inspect
 
         return inspect(args.bundle, args.checkpoint, full=args.full, as_json=args.json)
+    if args.verb == "bestofn":
+        from worldrt.runtime import bestofn_cli
+
+        return bestofn_cli.run(args)
     if args.verb == "compare":
         return compare_cli.run(args)
     if args.verb == "doctor":

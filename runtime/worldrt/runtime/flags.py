@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldrt.engine.cli import Parser
-from worldrt.runtime import long_flags, model_flags, official_flags, output_flags, request_flags, safety_flags
+from worldrt.runtime import (
+    long_flags,
+    model_flags,
+    official_flags,
+    output_flags,
+    reason_flags,
+    request_flags,
+    safety_flags,
+)
 
 TASKS = {
     "text2world": "a video from a prompt: a picture first, then the video that goes on from it",
@@ -30,6 +38,8 @@ def add_making(parser: Parser, task: str) -> None:
     long_flags.add(parser, task)
     model_flags.add(parser)
     safety_flags.add(parser)
+    if task != "text2image":
+        reason_flags.add_refiner(parser)
     official_flags.add(parser)
 
 

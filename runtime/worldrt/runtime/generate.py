@@ -34,6 +34,8 @@ class Refiner(Protocol):
 
     def refine(self, prompt: str, frames: Frame | None) -> str: ...
 
+    def unload(self) -> None: ...
+
 
 @dataclass
 class Run:

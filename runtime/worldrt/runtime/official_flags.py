@@ -18,8 +18,6 @@ _ELSEWHERE = {
 def add(parser: Parser) -> None:
     """Add the group of flags."""
     add = parser.add_argument_group("flags of the official scripts").add_argument
-    for flag in ("disable_prompt_refiner", "offload_prompt_refiner"):
-        add(f"--{flag}", action="store_true", help="accepted; there is none in this version")
     add("--num_gpus", type=int, default=1, help="1 in this version")
     add("--distill_steps", type=int, default=0, help="0 in this version")
     for flag in _ELSEWHERE:

@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
-from worldrt.runtime.reason.chat import Chat
-from worldrt.runtime.reason.critic import Critic
-from worldrt.runtime.reason.refine import Refiner
+
+if TYPE_CHECKING:
+    from worldrt.runtime.reason.chat import Chat
+    from worldrt.runtime.reason.critic import Critic
+    from worldrt.runtime.reason.refine import Refiner
 
 MODEL = "nvidia/Cosmos-Reason1-7B"
 TIMEOUT_S = 600.0
@@ -57,6 +59,8 @@ def make_refiner(args: argparse.Namespace, fits: Callable[[str], bool]) -> Refin
         if args.refiner_prompt or args.refiner_model:
             raise InputError("--refiner_prompt, --refiner_model: no refiner; give --refiner_path or --refiner_url")
         return None
+    from worldrt.runtime.reason.refine import Refiner
+
     return Refiner(chat, args.refiner_prompt, fits, lambda text: print(f"warning: {text}", file=sys.stderr))
 
 
@@ -67,6 +71,8 @@ def make_critic(args: argparse.Namespace) -> Critic:
         raise InputError(
             f"no critic: give --critic_path DIR with the model {MODEL}, or --critic_url and --critic_model of a server"
         )
+    from worldrt.runtime.reason.critic import Critic
+
     return Critic(chat, args.critic_prompt)
 
 

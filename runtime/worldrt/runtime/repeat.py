@@ -22,8 +22,14 @@ def repeated(args: argparse.Namespace, parse: Callable[[Mapping[str, Any]], argp
     if data["task"] != args.verb:
         raise InputError(f"{args.from_sidecar}: it describes a run of {data['task']}: trt-run {data['task']} ...")
     again = parse(_defaults(data))
-    if again.prompt != data["request"].prompt:
-        again.refined_prompt = None
+    if (
+        again.prompt != data["request"].prompt
+        or getattr(again, "refiner_path", None)
+        or getattr(again, "refiner_url", "")
+    ):
+        again.refined_prompt = None  # made anew, where a refiner is named
+    else:
+        again.disable_prompt_refiner = True  # the run is repeated with what the text was then
     if not again.bundle and not again.model_size:
         again.bundle = [bundle["folder"] for bundle in data["bundles"]]
         again.checkpoint = again.checkpoint or [bundle["weight_root"] for bundle in data["bundles"]]

@@ -8,7 +8,17 @@ import sys
 from typing import Any
 
 from worldrt.engine.errors import InputError
-from worldrt.runtime import batch, batch_file, benchmark, flags, model_flags, report, safety_flags, sidecar
+from worldrt.runtime import (
+    batch,
+    batch_file,
+    benchmark,
+    flags,
+    model_flags,
+    reason_flags,
+    report,
+    safety_flags,
+    sidecar,
+)
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job, check_places, job_of
 from worldrt.runtime.models import Models
@@ -36,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
 def make_generator(args: argparse.Namespace) -> Generator:
     """The generator that the flags describe, its models opened but not loaded."""
     models = _open_models(args)
-    return Generator(args.verb, models, guard=safety_flags.make(args, models))
+    refiner = reason_flags.make_refiner(args, lambda text: models.text("video2world").fits(text))
+    return Generator(args.verb, models, guard=safety_flags.make(args, models), refiner=refiner)
 
 
 def _open_models(args: argparse.Namespace) -> Models:

@@ -61,6 +61,13 @@ class TextEncoder:
         """Have room for so many prompts, each of which takes `max_tokens` rows of memory."""
         self._room = max(CACHED_PROMPTS, min(prompts, MOST_PROMPTS))
 
+    def fits(self, text: str) -> bool:
+        """Whether all of a text is read."""
+        try:
+            return bool(self.tokens(text))
+        except InputError:
+            return False
+
     def knows(self, prompt: str) -> bool:
         """Whether a prompt's rows are kept, so that no graph is needed."""
         return prompt in self._kept
