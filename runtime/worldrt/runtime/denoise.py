@@ -52,23 +52,24 @@ class DenoiserModel:
         self._guidance, self._mode = opener.execution.guidance, opener.execution.cuda_graphs
         self._last: tuple[tuple[DenoiserShape, bool, bool], BoundDenoiser] | None = None
         store = opener.weights(spec)
-        instances = {name: spec.blocks - 1 if name == "block" else 1 for name in spec.graphs}
         shared = opener.takes_weights(spec, store)
         self.sessions = {  # one for all instances of a graph, or one each where weights are constants
             _instance(name, i): opener.session(spec, name, store, i)
-            for name, count in instances.items()
-            for i in range(1 if shared or spec.form == "whole" else count)
+            for name in spec.graphs
+            for i in spec.instances(name)[: 1 if shared or spec.form == "whole" else None]
         }
 
         def inputs(name: str, block: int) -> Mapping[str, Buffer]:
             graph = spec.graphs[name]
             return store.of_graph(graph, block) if graph.weights_as == "inputs" and shared else {}
 
-        on_host = {name: [inputs(name, i) for i in range(count)] for name, count in instances.items()}
+        on_host = {(name, i): inputs(name, i) for name in spec.graphs for i in spec.instances(name)}
         self._blocks = None
-        if isinstance(self.device, CudaDevice) and len(on_host.get("block", ())) and on_host["block"][0]:
-            self._blocks = BlockWeights(self.device, on_host.pop("block"))
-        self._weights = {name: [opener.on_device(w) for w in given] for name, given in on_host.items()}
+        if isinstance(self.device, CudaDevice) and spec.form == "block" and spec.blocks > 1:
+            keys = [(spec.block_graph(i), i) for i in range(spec.blocks - 1)]
+            if on_host[keys[0]]:
+                self._blocks = BlockWeights(self.device, [on_host.pop(key) for key in keys])
+        self._weights = {key: opener.on_device(given) for key, given in on_host.items()}
 
     @property
     def loaded(self) -> bool:
@@ -149,21 +150,18 @@ class DenoiserModel:
 
     def weights(self, name: str, instance: int = 0) -> Mapping[str, Buffer]:
         """The weight inputs of one instance of a graph; empty where they are in the graph."""
-        if name == "block" and self._blocks is not None:
+        if self._blocks is not None and name in self.spec.block_graphs():
             return self._blocks.of(instance)
-        return self._weights[name][instance]
+        return self._weights[name, instance]
 
     def _axes(self, shape: DenoiserShape, branches: int) -> dict[str, int]:
         axes = solve_axes(self._entry.inputs, {"x": shape.latents(branches)})
-        if not {"batch", "frames", "rows", "columns"} <= set(axes):
-            raise BundleError(
-                f"{self._entry.file}: expected x over batch, frames, rows, columns, got {', '.join(axes)}"
-            )
-        return axes | {
-            "text": shape.text,
-            "tokens": axes["rows"] * axes["columns"],
-            "context_frames": shape.frames,
-        }
+        expected = ("batch", "frames") if self.spec.sparse is not None else ("batch", "frames", "rows", "columns")
+        if not set(expected) <= set(axes):
+            raise BundleError(f"{self._entry.file}: expected x over {', '.join(expected)}, got {', '.join(axes)}")
+        if "rows" in axes:
+            axes["tokens"] = axes["rows"] * axes["columns"]
+        return axes | {"text": shape.text, "context_frames": shape.frames}
 
     def _chain(self, pool: _Pool, branch: str) -> Iterator[Call]:
         """The calls of one evaluation. Branches share all buffers but text and x0; blocks go to and fro between two
@@ -174,17 +172,18 @@ class DenoiserModel:
             return
         yield self._call(pool, "embed", _outputs(self.spec.graphs["embed"], 0))
         for i in range(self.spec.blocks - 1):
-            outputs = _outputs(self.spec.graphs["block"], (i + 1) % 2)
-            yield self._call(pool, "block", own | _inputs(i % 2) | outputs, i)
+            name = self.spec.block_graph(i)
+            yield self._call(pool, name, own | _inputs(i % 2) | _outputs(self.spec.graphs[name], (i + 1) % 2), i)
         yield self._call(pool, "head", own | _inputs((self.spec.blocks - 1) % 2))
 
     def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         """Bind each tensor of a graph to the buffer of its role, which is its name unless `roles` says another."""
-        session = self.sessions.get(_instance(name, instance)) or self.sessions[_instance(name, 0)]
+        own = self.sessions.get(_instance(name, instance))
+        session = own or self.sessions[_instance(name, self.spec.instances(name)[0])]
         specs = (*session.graph.inputs, *session.graph.outputs)
         buffers = {spec.name: pool.take(roles.get(spec.name, spec.name), spec) for spec in specs}
         call = session.bind(pool.axes, {**self.weights(name, instance), **buffers})
-        if name == "block" and self._blocks is not None:
+        if self._blocks is not None and name in self.spec.block_graphs():
             return Call(call.buffers, self._blocks.call(instance, call.run))
         return call
 

@@ -124,6 +124,8 @@ def _settings(
     check_text("prompt", request.prompt)
     check_text("negative_prompt", request.negative_prompt or "")
     check_strength(request.edit_strength)
+    if spec.sparse is not None:
+        _check_sparse(spec, size, num_frames)
     check_seed(request.seed)
     _check_memory(*size, num_frames)
     sampler = spec.sampler
@@ -147,6 +149,18 @@ def check_text(name: str, text: str) -> None:
     """Raises `InputError` for a text that no tokenizer can read."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise InputError(f"{name}: it is not UTF-8 text, or holds a character 0; write it as UTF-8")
+
+
+def _check_sparse(spec: Denoiser, size: tuple[int, int], num_frames: int) -> None:
+    """Raises `InputError` for what the windows of a sparse model are not made for."""
+    width, height = next(iter(next(iter(spec.sizes.values())).values()))
+    if size != (width, height):
+        raise InputError(
+            f"{size[0]}x{size[1]}: a sparse model has windows for {width}x{height} alone; leave the size out, or take "
+            "the dense model, without --natten"
+        )
+    if num_frames == 1:
+        raise InputError("num_frames: a sparse model makes clips, got 1 frame; take the dense model, without --natten")
 
 
 def _check_memory(width: int, height: int, num_frames: int) -> None:
