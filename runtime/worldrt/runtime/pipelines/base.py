@@ -1,40 +1,54 @@
-"""What the pipelines share: opening, the sampling of one clip, the texts of both branches."""
+"""What the pipelines share: opening, the sampling of clips, the texts of both branches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 
-from worldrt.runtime.denoise import DenoiserShape
+from worldrt.engine.errors import InputError
+from worldrt.runtime.clips import Clip, sample_clips
+from worldrt.runtime.long import prompts_of
 from worldrt.runtime.models import Models
-from worldrt.runtime.noise import initial_noise
 from worldrt.runtime.observer import Observer
-from worldrt.runtime.request import Settings
-from worldrt.runtime.sampling import sample
+from worldrt.runtime.request import Request, Settings
+from worldrt.runtime.safety.base import Guard
 
 P = TypeVar("P", bound="Pipeline")
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Frame = np.ndarray[Any, np.dtype[np.uint8]]
+Texts = tuple[Float32, Float32]
 
 
 class Pipeline:
-    """Opened models; a context manager that lets them go."""
+    """Opened models, and a guard that looks at prompts and frames, if any; a context manager that lets them go."""
 
-    def __init__(self, models: Models) -> None:
-        self.models = models
+    def __init__(self, models: Models, guard: Guard | None = None) -> None:
+        self.models, self.guard = models, guard
 
     @classmethod
-    def open(cls: type[P], *bundles: Path | str, **execution: Any) -> P:
+    def open(cls: type[P], *bundles: Path | str, guard: Guard | None = None, **execution: Any) -> P:
         """Read bundle folders; `execution` are the fields of `Execution` (backend, device, guidance, options).
 
-        Raises `BundleError`.
+        `guard` is one of `worldrt.runtime.safety.open_guard`; calls raise `BlockedError` for what it refuses. Raises
+        `BundleError`.
         """
-        return cls(Models.open(bundles, **execution))
+        return cls(Models.open(bundles, **execution), guard)
+
+    def check_prompts(self, request: Request, what: str = "prompt") -> None:
+        """Raises `BlockedError` for a prompt that the guard refuses."""
+        if self.guard is not None:
+            for text in prompts_of(request):
+                self.guard.check_text(text, what)
+
+    def watched(self, task: str, frames: Iterator[Frame], observer: Observer) -> Iterator[Frame]:
+        """Frames past the guard, in the form that the task's VAE gives."""
+        if self.guard is None:
+            return frames
+        return self.guard.frames(frames, self.models.vae(task).spec.pixel_format, observer)
 
     def __enter__(self: P) -> P:
         return self
@@ -45,21 +59,26 @@ class Pipeline:
         self.models.close()
 
 
-def encode_texts(
-    models: Models, task: str, prompt: str, negative: str | None, observer: Observer
-) -> tuple[Float32, Float32]:
+def encode_texts(models: Models, task: str, prompt: str, negative: str | None, observer: Observer) -> Texts:
     """Rows (N, D) of the prompt and of the negative prompt; None is all zeros."""
+    return encode_all(models, task, [(prompt, negative)], observer)[0]
+
+
+def encode_all(models: Models, task: str, pairs: Sequence[tuple[str, str | None]], observer: Observer) -> list[Texts]:
+    """`encode_texts` of several clips; the encoder is loaded once for all of them."""
     models.listen(observer)
     with observer.stage(f"{task}: load"):
         encoder = models.text(task)
-    prompts = [prompt] if negative is None else [prompt, negative]
+    texts = dict.fromkeys(text for pair in pairs for text in pair if text is not None)
     with observer.stage(f"{task}: text"):
-        if not all(encoder.knows(text) for text in prompts):
-            models.with_room(task, "text", lambda: [encoder.encode(text) for text in prompts])
-        texts = encoder.encode(prompt), encoder.nothing() if negative is None else encoder.encode(negative)
+        known = {text: encoder.encode(text) for text in texts if encoder.knows(text)}
+        wanted = [text for text in texts if text not in known]
+        if wanted:
+            made = models.with_room(task, "text", lambda: [encoder.encode(text) for text in wanted])
+            known |= dict(zip(wanted, made, strict=True))
         if models.execution.offload_text:
             encoder.unload()
-        return texts
+        return [(known[prompt], encoder.nothing() if other is None else known[other]) for prompt, other in pairs]
 
 
 def sample_clip(
@@ -67,45 +86,22 @@ def sample_clip(
     task: str,
     settings: Settings,
     seed: int,
-    texts: tuple[Float32, Float32],
+    texts: Texts,
     conditions: Mapping[str, Float32],
     observer: Observer,
     start: Float32 | None = None,
 ) -> Float32:
-    """Latents (1, C, T, H/8, W/8) of one clip. `conditions` are the denoiser's other inputs by name; `position`, the
-    index of each latent frame, is known here. `start` are latents to edit: sampling begins at them and noise of the
-    table's first level, instead of at noise alone."""
-    models.listen(observer)
-    with observer.stage(f"{task}: load"):
-        codec = models.vae(task)
-        vae = codec.spec
-        shape = DenoiserShape(
-            vae.channels,
-            1 + (settings.num_frames - 1) // vae.temporal,
-            settings.height // vae.spatial,
-            settings.width // vae.spatial,
-            len(texts[0]),
-        )
-        guided = settings.guidance != 0
-        bound = models.with_room(task, "denoiser", lambda: models.denoiser(task).bind_again(shape, guided=guided))
-        if not models.execution.offload and models.fits(task, "vae"):
-            codec.load("decode")
-        model = models.denoiser(task)
-        bound.fill_text(*texts)
-        for name, values in ({"position": np.arange(shape.frames, dtype=np.float32)} | dict(conditions)).items():
-            if name in model.conditions:
-                bound.fill(name, values)
-    table = settings.table()
-    record = models.execution.record
-    if record is not None:
-        first = record.call(task, model.inputs, bound.inputs, bound.texts, bound.device, len(table))
-        bound = replace(bound, calls=(first, *bound.calls), graphs=None)
-    stage = f"{task}: sampling"
-    with observer.stage(stage):
-        observer.progress(stage, 0, len(table))
-        noise = initial_noise(shape.latents(), seed, settings.sigma_max if start is None else float(table.levels[0]))
-        if start is not None:
-            noise += start
-        for done in sample(bound, table, noise, guidance=settings.guidance):
-            observer.progress(stage, done, len(table))
-        return model.device.download(bound.x)
+    """`sample_clips` of one."""
+    return sample_clips(models, task, settings, [Clip(seed, texts, conditions, start)], observer)
+
+
+def equal_settings(settings: Sequence[Settings]) -> Settings:
+    """The settings of clips that are made together. Raises `InputError` where they differ, or there are none."""
+    if not settings:
+        raise InputError("requests: expected at least one, got none")
+    for other in settings[1:]:
+        if other != settings[0]:
+            raise InputError(
+                f"requests: those that are made together have equal sizes and samplers, got {settings[0]} and {other}"
+            )
+    return settings[0]

@@ -44,6 +44,7 @@ class Text2Image(Pipeline):
         """
         observer, settings = observer or Observer(), self.settings(request, own_size=own_size)
         check_edit(request.edit_strength, edit)
+        self.check_prompts(request)
         given = None if edit is None else cover(as_clip("edit", edit)[:1], settings.width, settings.height)
         texts = encode_texts(self.models, TASK, request.prompt, request.negative_prompt or None, observer)
         start = None if given is None else self._encoded(given, observer)
@@ -52,7 +53,9 @@ class Text2Image(Pipeline):
         with observer.stage(f"{TASK}: load"):
             self.models.with_room(TASK, "vae", lambda: vae.load("decode"))
         with observer.stage(f"{TASK}: decode"):
-            return next(vae.decode(latents))
+            picture = next(vae.decode(latents))
+        (passed,) = self.watched(TASK, iter([picture]), observer)
+        return passed
 
     def _encoded(self, picture: Frame, observer: Observer) -> Float32:
         vae = self.models.vae(TASK)

@@ -43,8 +43,10 @@ class Text2World(Pipeline):
         """
         self.settings(request)
         check_edit(request.edit_strength or request.picture_edit_strength, edit)
-        clip = None if edit is None else as_clip("edit", edit)
-        return self._run(request, observer or Observer(), refine or (lambda picture: request), clip, keep or Keep())
+        self.check_prompts(request)
+        clip, observer = None if edit is None else as_clip("edit", edit), observer or Observer()
+        frames = self._run(request, observer, refine or (lambda picture: request), clip, keep or Keep())
+        return self.watched("video2world", frames, observer)
 
     def _run(
         self, request: Request, observer: Observer, refine: Callable[[Frame], Request], edit: Frame | None, keep: Keep
@@ -55,7 +57,10 @@ class Text2World(Pipeline):
             picture = Text2Image(self.models)(self._of_image(request), observer, own_size=False, edit=first)
             keep.save("picture", picture)
         clip = None if request.edit_strength is None else edit
-        yield from Video2World(self.models)(refine(picture), picture, observer, edit=clip, keep=keep)
+        refined = refine(picture)
+        if refined != request:
+            self.check_prompts(refined, "refined prompt")
+        yield from Video2World(self.models)(refined, picture, observer, edit=clip, keep=keep)
 
     def _of_image(self, request: Request) -> Request:
         """The picture is guided away from the same text as the video, and has a strength of its own."""

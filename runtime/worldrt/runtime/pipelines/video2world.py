@@ -67,13 +67,14 @@ class Video2World(Pipeline):
         given = as_clip("frames", frames)
         settings = self.settings(request, len(given))
         check_edit(request.edit_strength, edit)
+        self.check_prompts(request)
         size, observer = (settings.width, settings.height), observer or Observer()
         if edit is not None:
             edit = cover(of_length(as_clip("edit", edit), settings.num_frames, observer), *size)
         chunks = Chunks(
             self.models, TASK, request, settings, cover(given, *size), edit, negative_text, observer, keep or Keep()
         )
-        return self._run(chunks)
+        return self.watched(TASK, self._run(chunks), observer)
 
     def _run(self, chunks: Chunks) -> Iterator[Frame]:
         if negative_text(chunks.request) == chunks.request.prompt and chunks.settings.guidance:
