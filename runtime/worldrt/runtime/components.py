@@ -27,7 +27,7 @@ class Execution:
     calls, which needs less memory. `offload_text` lets the text encoder go once the prompts of a run are encoded;
     `offload` lets every model go once its part of a run is done. `gpu_memory_gb` limits what is held on the GPU:
     weights that do not fit are streamed from the host. `cuda_graphs` as of `worldrt.engine.graphs`. `record` writes
-    the denoisers' inputs and the frames into a folder.
+    the denoisers' inputs and the frames into a folder. `clips` is how many clips engines can make in a call.
     """
 
     backend: str = "onnxruntime"
@@ -40,6 +40,7 @@ class Execution:
     gpu_memory_gb: float | None = None
     cuda_graphs: Mode = "auto"
     engines: Engines = field(default_factory=Engines)
+    clips: int = 1
 
     @cached_property
     def opened_device(self) -> Device:
@@ -70,7 +71,8 @@ class Opener:
             raise BundleError(f"{self.bundle.folder}: a graph '{name}' is missing; there are {list(component.graphs)}")
         profile, options = None, dict(self.execution.options)
         if self.execution.backend in BACKENDS:
-            batch = 2 if self.execution.guidance == "batched" and isinstance(component, Denoiser) else 1
+            branches = 2 if self.execution.guidance == "batched" else 1
+            batch = branches * self.execution.clips if isinstance(component, Denoiser) else 1
             fixed = None if self.takes_weights(component, weights) else block
             profile, more = self.execution.engines.options(
                 self.bundle,

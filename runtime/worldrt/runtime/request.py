@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import log
 
 from worldrt.engine.bundle import Denoiser
@@ -12,11 +12,13 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime import samplers
 from worldrt.runtime.edit import check_strength, edited
 from worldrt.runtime.noise import check_seed
+from worldrt.runtime.shortcuts import Shortcuts
 
 DEFAULT_ASPECT_RATIO = "16:9"
 DEFAULT_RESOLUTION = "720"
 DEFAULT_FPS = 16
 LATENT_BYTES_PER_PIXEL = 2  # of noise, state and prediction, where 16 channels stand for 4 frames of 8x8 pixels
+DISTILLED = "distilled"  # the sampler of few steps
 ANY = "any"  # the key of a model that has one resolution
 
 
@@ -32,6 +34,9 @@ class Request:
     before it (as many as were given, by default), which it takes over as `latents` or as `frames`. `chunk_prompts` are
     one for each chunk, or none. `edit_strength`, from 0 to 1, is how much of a given clip or picture may change, and
     `picture_edit_strength` that of the picture before a video.
+
+    `distill_steps` samples the picture in so many steps of a distilled model, 0 as the model says. `step_cache`,
+    `guidance_interval` and `adaptive_guidance` are `Shortcuts`, of the picture and of the video.
     """
 
     prompt: str
@@ -54,6 +59,10 @@ class Request:
     hand_over: str = "latents"
     edit_strength: float | None = None
     picture_edit_strength: float | None = None
+    distill_steps: int = 0
+    step_cache: float = 0.0
+    guidance_interval: tuple[float, float] | None = None
+    adaptive_guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class Settings:
     num_chunks: int = 1
     num_overlap_frames: int = 0
     edit_strength: float | None = None
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
 
     @property
     def total_frames(self) -> int:
@@ -94,6 +104,12 @@ def image_settings(request: Request, spec: Denoiser, *, own_size: bool) -> Setti
         size, guidance = _size(request, spec), request.guidance
     else:
         size, guidance = spec_size(spec, _aspect_ratio(request, spec), None), None
+        if spec.sampler.kind == DISTILLED:  # steps and solver of the request are those of the video
+            request = replace(request, sampler=None, steps=None, sigma_max=None)
+    if request.distill_steps:
+        request = replace(request, sampler=DISTILLED, steps=request.distill_steps)
+    if (request.sampler or spec.sampler.kind) == DISTILLED and guidance is None:
+        guidance = 0.0 if spec.guidance.convention == "delta" else 1.0  # the teacher's guidance is in the weights
     return _settings(request, spec, size, fps=1, num_frames=1, guidance=guidance)
 
 
@@ -140,6 +156,7 @@ def _settings(
         sigma_min=sampler.sigma_min if request.sigma_min is None else request.sigma_min,
         order=sampler.order,
         edit_strength=request.edit_strength,
+        shortcuts=Shortcuts(request.step_cache, request.guidance_interval, request.adaptive_guidance),
     )
     settings.table()  # refuses numbers that cannot be used
     return settings

@@ -29,11 +29,12 @@ DISTILLED_SIGMAS = (3.6, 1.5574, 0.684)  # after the first, of timestep-distille
 class SamplerTable:
     """`levels` float64 (rows,): sigma of each evaluation; `coefficients` float64 (rows, 4): a, b, c, d of its step.
 
-    The state after the last row is the result.
+    The state after the last row is the result. `fresh_noise`: of the kind whose rows add noise, all but the last.
     """
 
     levels: Float64
     coefficients: Float64
+    fresh_noise: bool = False
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -45,7 +46,7 @@ class SamplerTable:
 
     @property
     def needs_noise(self) -> bool:
-        """Whether steps add fresh noise."""
+        """Whether a row adds noise."""
         return bool(self.coefficients[:, 3].any())
 
 
@@ -88,7 +89,7 @@ def distilled(steps: int, sigma_max: float, sigma_min: float, order: float = 7.0
         raise InputError(f"distilled: expected a sigma_max above {DISTILLED_SIGMAS[0]}, got {sigma_max}")
     levels = np.array([sigma_max, *DISTILLED_SIGMAS[: steps - 1]], np.float64)
     rows = [(0.0, 1.0, 0.0, float(after)) for after in levels[1:]]
-    return SamplerTable(levels, np.array([*rows, CLEAN]))
+    return SamplerTable(levels, np.array([*rows, CLEAN]), fresh_noise=True)
 
 
 def _euler_row(here: float, after: float) -> tuple[float, float, float, float]:

@@ -43,7 +43,7 @@ class Skipping:
 
 def _cacheable(steps: Steps, shortcuts: Shortcuts) -> bool:
     """A table that adds noise has steps too large to leave one out."""
-    return bool(shortcuts.step_cache) and not steps.table.needs_noise
+    return bool(shortcuts.step_cache) and not steps.table.fresh_noise
 
 
 class _Guidance:
