@@ -9,7 +9,9 @@ PUBLIC = {
         "Buffer", "Bundle", "Call", "Device", "Session", "TensorSpec", "WeightStore", "WorldrtError", "host_buffer",
         "load_bundle", "open_device", "open_session", "open_weights",
     },
-    "worldrt.runtime": {"Execution", "Observer", "Request", "Text2Image", "Text2World", "Video2World"},
+    "worldrt.runtime": {
+        "BestOfN", "BestOfNRequest", "Execution", "Observer", "Request", "Text2Image", "Text2World", "Video2World",
+    },
     "worldrt.kernels": {"MultistepUpdate", "Status", "multistep_update", "rgb_to_yuv420", "status"},
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Running bundles: prompts in, frames out."""
 
+from worldrt.runtime.bestofn import BestOfN, BestOfNRequest
 from worldrt.runtime.components import Execution
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.text2image import Text2Image
@@ -7,4 +8,4 @@ from worldrt.runtime.pipelines.text2world import Text2World
 from worldrt.runtime.pipelines.video2world import Video2World
 from worldrt.runtime.request import Request
 
-__all__ = ["Execution", "Observer", "Request", "Text2Image", "Text2World", "Video2World"]
+__all__ = ["BestOfN", "BestOfNRequest", "Execution", "Observer", "Request", "Text2Image", "Text2World", "Video2World"]

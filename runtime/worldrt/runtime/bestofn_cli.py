@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _generator(args: argparse.Namespace) -> Generator:
-    absent = {"verb": TASK, "from_sidecar": None, "record_inputs": None}
-    return task_cli.make_generator(argparse.Namespace(**{**vars(args), **absent}))
+    return task_cli.make_generator(argparse.Namespace(**{**vars(args), "verb": TASK}))
 
 
 def _finish(args: argparse.Namespace, order: list[Candidate]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 
 from worldrt.engine.errors import InputError
@@ -55,6 +54,8 @@ def chosen(total: int, rate: float) -> list[int]:
 
 def _facts(path: Path) -> tuple[int, float]:
     """Frames, and frames per second, by what lies in the file and not by what its header claims."""
+    import av
+
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
