@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from worldrt.engine.errors import InputError
-from worldrt.runtime import changes, sidecar
+from worldrt.runtime import changes, engine_flags, sidecar
+from worldrt.runtime.engines import BACKENDS
+from worldrt.runtime.execution_note import OF_ENGINES, OF_GPU, flags_of
 from worldrt.runtime.request import Request
 
 
@@ -21,12 +23,9 @@ def repeated(args: argparse.Namespace, parse: Callable[[Mapping[str, Any]], argp
     data = sidecar.read(args.from_sidecar)
     if data["task"] != args.verb:
         raise InputError(f"{args.from_sidecar}: it describes a run of {data['task']}: trt-run {data['task']} ...")
-    again = parse(_defaults(data))
-    if (
-        again.prompt != data["request"].prompt
-        or getattr(again, "refiner_path", None)
-        or getattr(again, "refiner_url", "")
-    ):
+    again = _parsed(_defaults(data), parse)
+    named = any(vars(again).get(flag) for flag in ("refiner_path", "refiner_url"))
+    if again.prompt != data["request"].prompt or named:
         again.refined_prompt = None  # made anew, where a refiner is named
     else:
         again.disable_prompt_refiner = True  # the run is repeated with what the text was then
@@ -37,12 +36,21 @@ def repeated(args: argparse.Namespace, parse: Callable[[Mapping[str, Any]], argp
     return again
 
 
+def _parsed(defaults: dict[str, Any], parse: Callable[[Mapping[str, Any]], argparse.Namespace]) -> argparse.Namespace:
+    """Where the flags ask for another backend or device, what is only for the sidecar's is left out."""
+    again = parse(defaults)
+    dropped = {
+        *(() if engine_flags.device_of(again).startswith("cuda") else OF_GPU),
+        *(() if again.backend in BACKENDS else OF_ENGINES),
+    }
+    return parse({name: value for name, value in defaults.items() if name not in dropped})
+
+
 def _defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """By name of the parsed argument."""
     values = {field.name: getattr(data["request"], field.name) for field in fields(Request)}
-    execution, given = data["execution"], data["input"]
-    values |= {"backend": execution["backend"], "device": execution["device"], "cfg": execution["guidance"]}
-    values |= {"threads": execution["options"].get("threads", 0), "refined_prompt": data.get("refined_prompt")}
+    values |= flags_of(data["execution"]) | {"refined_prompt": data.get("refined_prompt")}
+    given = data["input"]
     if given is not None:
         values |= {"input_path": Path(given.path), "num_conditional_frames": given.frames}
         values |= {"input_reader": given.reader}
