@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from worldrt.engine.errors import InputError
 from worldrt.runtime.clips import Clip, sample_clips
 from worldrt.runtime.long import prompts_of
 from worldrt.runtime.models import Models
@@ -93,15 +92,3 @@ def sample_clip(
 ) -> Float32:
     """`sample_clips` of one."""
     return sample_clips(models, task, settings, [Clip(seed, texts, conditions, start)], observer)
-
-
-def equal_settings(settings: Sequence[Settings]) -> Settings:
-    """The settings of clips that are made together. Raises `InputError` where they differ, or there are none."""
-    if not settings:
-        raise InputError("requests: expected at least one, got none")
-    for other in settings[1:]:
-        if other != settings[0]:
-            raise InputError(
-                f"requests: those that are made together have equal sizes and samplers, got {settings[0]} and {other}"
-            )
-    return settings[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from worldrt.engine.errors import InputError
 from worldrt.runtime.images import cover
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Float32, Frame, Pipeline, encode_texts, sample_clip
 from worldrt.runtime.pipelines.given import as_clip, check_edit
+from worldrt.runtime.pipelines.together import decoded, picture_latents, same_settings
 from worldrt.runtime.request import Request, Settings, image_settings
 
 TASK = "text2image"
@@ -56,6 +59,20 @@ class Text2Image(Pipeline):
             picture = next(vae.decode(latents))
         (passed,) = self.watched(TASK, iter([picture]), observer)
         return passed
+
+    def many(
+        self, requests: Sequence[Request], observer: Observer | None = None, *, own_size: bool = True
+    ) -> list[Frame]:
+        """Pictures of requests with equal settings, in one call of the denoiser for each step, each with its own seed:
+        those of calls one by one, within the rounding of floats. Raises `InputError`."""
+        observer = observer or Observer()
+        settings = same_settings(requests, (self.settings(request, own_size=own_size) for request in requests))
+        for request in requests:
+            self.check_prompts(request)
+        negatives = [request.negative_prompt or None for request in requests]
+        latents = picture_latents(self.models, TASK, settings, requests, negatives, observer)
+        made = (decoded(self.models, TASK, latents[i : i + 1], observer) for i in range(len(requests)))
+        return [frame for frames in made for frame in self.watched(TASK, frames, observer)]
 
     def _encoded(self, picture: Frame, observer: Observer) -> Float32:
         vae = self.models.vae(TASK)

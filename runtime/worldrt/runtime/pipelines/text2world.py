@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from worldrt.runtime.keep import Keep
@@ -61,6 +61,26 @@ class Text2World(Pipeline):
         if refined != request:
             self.check_prompts(refined, "refined prompt")
         yield from Video2World(self.models)(refined, picture, observer, edit=clip, keep=keep)
+
+    def many(
+        self,
+        requests: Sequence[Request],
+        observer: Observer | None = None,
+        refine: Callable[[Request, Frame], Request] | None = None,
+    ) -> list[Iterator[Frame]]:
+        """The frames of several videos with equal settings, as `Video2World.many`; their pictures are made together,
+        too. `refine` is shown each request with its picture, and gives the request of the video."""
+        observer = observer or Observer()
+        for request in requests:
+            self.settings(request)
+            self.check_prompts(request)
+        images = [self._of_image(request) for request in requests]
+        pictures = Text2Image(self.models).many(images, observer, own_size=False)
+        refined = [refine(r, p) if refine else r for r, p in zip(requests, pictures, strict=True)]
+        for request in (new for new, old in zip(refined, requests, strict=True) if new != old):
+            self.check_prompts(request, "refined prompt")
+        clips = Video2World(self.models).many(refined, pictures, observer)
+        return [self.watched("video2world", frames, observer) for frames in clips]
 
     def _of_image(self, request: Request) -> Request:
         """The picture is guided away from the same text as the video, and has a strength of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.images import cover
@@ -12,6 +12,7 @@ from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Frame, Pipeline
 from worldrt.runtime.pipelines.chunks import Chunks
 from worldrt.runtime.pipelines.given import as_clip, check_edit, of_length
+from worldrt.runtime.pipelines.together import decoded, same_settings, video_latents
 from worldrt.runtime.request import Request, Settings, video_settings
 
 TASK = "video2world"
@@ -75,6 +76,22 @@ class Video2World(Pipeline):
             self.models, TASK, request, settings, cover(given, *size), edit, negative_text, observer, keep or Keep()
         )
         return self.watched(TASK, self._run(chunks), observer)
+
+    def many(
+        self, requests: Sequence[Request], frames: Sequence[Frame], observer: Observer | None = None
+    ) -> list[Iterator[Frame]]:
+        """The frames of several clips with equal settings, each going on from frames of its own and with its own seed:
+        those of calls one by one, within the rounding of floats. They are sampled now, in one call of the denoiser for
+        each step, and decoded one after another. Raises `InputError`."""
+        observer = observer or Observer()
+        known = (len(as_clip("frames", given)) for given in frames)
+        settings = same_settings(requests, (self.settings(r, count) for r, count in zip(requests, known, strict=True)))
+        for request in requests:
+            self.check_prompts(request)
+        negatives = [negative_text(request) for request in requests]
+        latents = video_latents(self.models, TASK, settings, requests, negatives, frames, observer)
+        made = (decoded(self.models, TASK, latents[i : i + 1], observer) for i in range(len(requests)))
+        return [self.watched(TASK, clip, observer) for clip in made]
 
     def _run(self, chunks: Chunks) -> Iterator[Frame]:
         if negative_text(chunks.request) == chunks.request.prompt and chunks.settings.guidance:
