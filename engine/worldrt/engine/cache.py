@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from worldrt.engine.cache_folder import check_folder, default_folder, default_limit_bytes, make_folder, unwritable
-from worldrt.engine.content import ContentHashes, digest_of, file_hash
+from worldrt.engine.content import MEMO, ContentHashes, digest_of, file_hash
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.engine.files import staged_file
 from worldrt.engine.locks import file_lock, is_held, unheld
@@ -50,7 +50,7 @@ class PlanCache:
         self.folder = default_folder() if folder is None else Path(folder)
         self.limit_bytes = default_limit_bytes() if limit_bytes is None else limit_bytes
         check_folder(self.folder)
-        self.hashes = ContentHashes(self.folder / "content.json")
+        self.hashes = ContentHashes(self.folder / MEMO)
 
     def find(self, key: PlanKey) -> Entry | None:
         """The sound plan of a key, marked as used now, or None. Changes nothing else."""

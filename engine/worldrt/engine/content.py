@@ -20,6 +20,7 @@ from worldrt.engine.errors import CheckpointError, OutputError
 from worldrt.engine.files import staged_file
 
 Identity = tuple[int, int, int, int, int]
+MEMO = "content.json"  # in the folder of plans
 RACY_S = 2.0  # a file changed so lately may change again within the same tick of its file system's clock
 _CHUNK_BYTES = 1 << 20
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from worldrt.engine.bundle import FILE_NAME, file_sha256
+from worldrt.engine.bundle import FILE_NAME
+from worldrt.engine.cache_folder import default_folder
+from worldrt.engine.content import MEMO, ContentHashes
 from worldrt.engine.errors import InputError
 from worldrt.engine.lora import parse_choice
 from worldrt.engine.overlay import WeightChange, weight_files
@@ -27,10 +30,11 @@ class _LoraNote:
 
 @dataclass(frozen=True)
 class ChangeNote:
-    """A change in a sidecar: absolute paths, and the hash of each LoRA file."""
+    """A change in a sidecar: absolute paths, the hash of each LoRA file, and those of the weight files by name."""
 
     path: str | None = None
     loras: tuple[_LoraNote, ...] = ()
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_bundle(place: str) -> bool:
@@ -60,13 +64,36 @@ def changes_of(args: argparse.Namespace) -> dict[str, WeightChange]:
 
 
 def noted(changes: Mapping[str, WeightChange]) -> dict[str, ChangeNote]:
-    """What a sidecar says of changes."""
-    return {task: _note(change) for task, change in changes.items()}
+    """What a sidecar says of changes. Raises `CheckpointError` where a file cannot be read."""
+    hashes = _hashes()
+    made = {task: _note(change, hashes) for task, change in changes.items()}
+    hashes.save()
+    return made
 
 
-def _note(change: WeightChange) -> ChangeNote:
-    loras = (_LoraNote(str(lora.path.absolute()), lora.scale, file_sha256(lora.path)) for lora in change.loras)
-    return ChangeNote(None if change.path is None else str(change.path.absolute()), tuple(loras))
+def _hashes() -> ContentHashes:
+    """Fine-tunes of one model have equal headers, so all of a file is hashed; beside kept plans hashes are kept too."""
+    with suppress(InputError):
+        if default_folder().is_dir():
+            return ContentHashes(default_folder() / MEMO)
+    return ContentHashes()
+
+
+def _note(change: WeightChange, hashes: ContentHashes) -> ChangeNote:
+    files = () if change.path is None else weight_files(change.path)
+    return ChangeNote(
+        None if change.path is None else str(change.path.absolute()),
+        tuple(_LoraNote(str(lora.path.absolute()), lora.scale, hashes.of(lora.path, 0, None)) for lora in change.loras),
+        {path.name: hashes.of(path, 0, None) for path in files},
+    )
+
+
+def equal(now: Mapping[str, ChangeNote], then: Mapping[str, ChangeNote]) -> bool:
+    """Whether two notes are of the same weights. Notes that older versions made have no hashes of weights."""
+    return now.keys() == then.keys() and all(
+        (note if then[task].weights_sha256 else replace(note, weights_sha256={})) == then[task]
+        for task, note in now.items()
+    )
 
 
 def repeat(args: argparse.Namespace, notes: Mapping[str, ChangeNote]) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from worldrt.engine.bundle import Bundle, file_sha256
 from worldrt.engine.errors import InputError
 from worldrt.engine.schema import SchemaError, decode, encode, parse_json
-from worldrt.kernels import status
-from worldrt.runtime.changes import ChangeNote, as_json, noted
+from worldrt.runtime.changes import ChangeNote, as_json, equal, noted
+from worldrt.runtime.execution_note import ExecutionNote, note_of
 from worldrt.runtime.jobs import Job
 from worldrt.runtime.models import Models
 from worldrt.runtime.request import Request, Settings
@@ -22,15 +22,6 @@ from worldrt.runtime.timing import Timings
 SCHEMA = 1
 PACKAGES = ("worldrt", "numpy", "onnxruntime", "tokenizers", "av")
 CONTENT = ("variant", "graphs", "files", "weights")  # of a bundle: what changes a result
-
-
-@dataclass(frozen=True)
-class _Execution:
-    backend: str
-    device: str
-    guidance: Literal["batched", "sequential"]
-    options: Mapping[str, int | float | bool | str]
-    kernels: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,6 @@ def edit_of(job: Job) -> Edited | None:
 
 def describe(task: str, job: Job, settings: Mapping[str, Settings], models: Models, timings: Timings) -> dict[str, Any]:
     """Plain JSON data. `settings` are the numbers that the request came to, by task."""
-    execution = models.execution
     return {
         "schema": SCHEMA,
         "task": task,
@@ -74,13 +64,7 @@ def describe(task: str, job: Job, settings: Mapping[str, Settings], models: Mode
         "edit": encode(edit_of(job)),
         "settings": {name: asdict(value) for name, value in settings.items()},
         "bundles": [_identity(bundle) for bundle in models.bundles],
-        "execution": {
-            "backend": execution.backend,
-            "device": execution.device,
-            "guidance": execution.guidance,
-            "options": dict(execution.options),
-            "kernels": status().implementation,
-        },
+        "execution": encode(note_of(models.execution)),
         "changes": as_json(models.changes),
         "versions": {"python": platform.python_version(), "platform": platform.platform()} | versions(PACKAGES),
         "timings_s": timings.rounded(),
@@ -105,7 +89,7 @@ def differs(data: Mapping[str, Any], models: Models) -> bool:
     """Whether a sidecar, as it was read, was made from other graphs or weights than these."""
     now, then = [_identity(bundle) for bundle in models.bundles], data["bundles"]
     same = [[b.get(part) for part in CONTENT] for b in now] == [[b.get(part) for part in CONTENT] for b in then]
-    return not same or noted(models.changes) != data["changes"]
+    return not same or not equal(noted(models.changes), data["changes"])
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -123,7 +107,7 @@ def version(package: str) -> str | None:
 _READ: dict[str, Any] = {  # what a run is repeated from
     "task": str,
     "bundles": tuple[Mapping[str, Any], ...],
-    "execution": _Execution,
+    "execution": ExecutionNote,
     "input": Input | None,
     "edit": Edited | None,
     "changes": Mapping[str, ChangeNote] | None,
@@ -132,7 +116,7 @@ _READ: dict[str, Any] = {  # what a run is repeated from
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A sidecar's data, with `request`, `input`, `edit`, `changes` decoded. Raises `InputError` where it is not one."""
+    """A sidecar's data, decoded where dataclasses stand for it. Raises `InputError` where it is not one."""
     try:
         data: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
@@ -146,6 +130,7 @@ def read(path: Path) -> dict[str, Any]:
             "request": decode(Request, data["request"], "request"),
             "input": decode(Input | None, data.get("input"), "input"),  # type: ignore[arg-type]
             "edit": decode(Edited | None, data.get("edit"), "edit"),  # type: ignore[arg-type]
+            "execution": decode(ExecutionNote, data["execution"], "execution"),
             "changes": notes,
         }
     except OSError as error:
