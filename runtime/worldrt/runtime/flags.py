@@ -8,6 +8,7 @@ from typing import Any
 
 from worldrt.engine.cli import Parser
 from worldrt.runtime import (
+    input_flags,
     long_flags,
     model_flags,
     official_flags,
@@ -15,6 +16,7 @@ from worldrt.runtime import (
     reason_flags,
     request_flags,
     safety_flags,
+    sampling_flags,
 )
 
 TASKS = {
@@ -36,6 +38,8 @@ def add_making(parser: Parser, task: str) -> None:
     """All that says what is made and how, but not where it goes."""
     request_flags.add(parser, task)
     long_flags.add(parser, task)
+    sampling_flags.add(parser, task)
+    input_flags.add(parser)
     model_flags.add(parser)
     safety_flags.add(parser)
     if task != "text2image":
@@ -50,3 +54,5 @@ def check(args: argparse.Namespace) -> None:
     safety_flags.check(args)
     official_flags.check(args)
     long_flags.check(args)
+    sampling_flags.check(args)
+    input_flags.check(args)

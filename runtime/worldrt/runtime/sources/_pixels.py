@@ -53,6 +53,7 @@ class Turn:
         return np.ascontiguousarray(upright[::-1] if self.mirror_y else upright)
 
 
+UPRIGHT = Turn()
 _TURNS = {1: Turn(True, False, True), 2: Turn(False, True, True), 3: Turn(True, True, False)}
 
 

@@ -45,10 +45,14 @@ class Source(ABC):
 
 
 class ReaderModule(Protocol):
-    """The one function of a reader module."""
+    """The functions of a reader module."""
+
+    def check(self) -> None:
+        """Raises `InputError` where what the reader needs is not installed."""
+        ...
 
     def open_source(self, path: Path) -> Source:
-        """Raises `InputError` where this reader is not installed. The path is that of a file."""
+        """The path is that of a file."""
         ...
 
 
@@ -58,9 +62,16 @@ def open_source(path: Path, reader: str = DEFAULT_READER) -> Source:
     Raises `InputError` for an unknown reader, one that is not installed, and where there is no such file. What the file
     holds is seen when frames are asked for.
     """
-    module: ReaderModule = plugin.load(PACKAGE, reader)
+    module = check_reader(reader)
     check_file(path)
     return module.open_source(path)
+
+
+def check_reader(reader: str) -> ReaderModule:
+    """The module of a reader. Raises `InputError` where there is none of that name, or it is not installed."""
+    module: ReaderModule = plugin.load(PACKAGE, reader)
+    module.check()
+    return module
 
 
 def check_file(path: Path) -> None:

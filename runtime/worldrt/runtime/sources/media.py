@@ -25,8 +25,12 @@ FROM_KEY_FRAMES = frozenset(
 )
 
 
-def open_source(path: Path) -> Source:
+def check() -> None:
     """PyAV is part of the base install."""
+
+
+def open_source(path: Path) -> Source:
+    """By FFmpeg."""
     return MediaSource(path)
 
 
