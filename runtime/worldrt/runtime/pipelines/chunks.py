@@ -113,16 +113,16 @@ class Chunks:
 
     def _latents(self, index: int, clean: Clean) -> Float32:
         """All latents of a chunk: kept ones, or sampled and kept."""
-        name, many = f"chunk-{index:03}", self.settings.num_chunks > 1
-        if many:
-            self.observer.progress(f"{self.task}: chunks", index, self.settings.num_chunks)
-        latents = self.keep.load(name) if many else None
+        name, count = f"chunk-{index:03}", self.settings.num_chunks
+        if count == 1:
+            return self._sample(index, clean)
+        if index == 0:
+            self.observer.progress(f"{self.task}: chunks", 0, count)
+        latents = self.keep.load(name)
         if latents is None:
             latents = self._sample(index, clean)
-            if many:
-                self.keep.save(name, latents)
-        if many:
-            self.observer.progress(f"{self.task}: chunks", index + 1, self.settings.num_chunks)
+            self.keep.save(name, latents)
+        self.observer.progress(f"{self.task}: chunks", index + 1, count)
         return latents
 
     def _sample(self, index: int, clean: Clean) -> Float32:
