@@ -10,7 +10,6 @@ from worldrt.engine.errors import InputError
 _ELSEWHERE = {
     "load_ema": "EMA weights are chosen when exporting: trt-export --load_ema",
     "downcast_text_encoder": "precision is chosen when exporting; export a bundle with the precision that you want",
-    "natten": "this version has no sparse attention; leave the flag out and use the dense checkpoint",
     "use_fast_tokenizer": "this version has no such image tokenizer; leave the flag out",
 }
 
@@ -19,7 +18,6 @@ def add(parser: Parser) -> None:
     """Add the group of flags."""
     add = parser.add_argument_group("flags of the official scripts").add_argument
     add("--num_gpus", type=int, default=1, help="1 in this version")
-    add("--distill_steps", type=int, default=0, help="0 in this version")
     for flag in _ELSEWHERE:
         add(f"--{flag}", action="store_true", help="not here; says what to do instead")
 
@@ -31,5 +29,3 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{flag}: {instead}")
     if args.num_gpus != 1:
         raise InputError(f"--num_gpus: this version runs on one device, got {args.num_gpus}")
-    if args.distill_steps:
-        raise InputError("--distill_steps: this version has no distilled sampler; leave the flag out")

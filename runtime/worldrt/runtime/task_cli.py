@@ -17,6 +17,7 @@ from worldrt.runtime import (
     reason_flags,
     report,
     safety_flags,
+    sampling_flags,
     sidecar,
 )
 from worldrt.runtime.generate import Generator
@@ -51,7 +52,7 @@ def make_generator(args: argparse.Namespace) -> Generator:
 
 
 def _open_models(args: argparse.Namespace) -> Models:
-    models = model_flags.open_models(args, record=_recording(args))
+    models = model_flags.open_models(args, record=_recording(args), **sampling_flags.execution(args))
     if args.from_sidecar is not None and sidecar.differs(sidecar.read(args.from_sidecar), models):
         print("warning: bundle or LoRA is not the one of the sidecar; frames may differ", file=sys.stderr)
     return models
