@@ -108,6 +108,8 @@ def test_the_prompt_is_not_in_the_error():
         Guardrail([Blocklist(own_list())]).check_text(secret, "refined prompt")
     assert str(error.value).startswith("refined prompt: the blocklist of the guardrail refuses it: word 6 (hate)")
     assert "Atlantis" not in str(error.value) and "genocide" not in str(error.value)
+    with pytest.raises(BlockedError, match=r"RuntimeError: cannot read \.\.\.$"):
+        Guardrail([Stub(RuntimeError(f"cannot read {secret}"))]).check_text(secret)
 
 
 @pytest.mark.parametrize("offload", [False, True])

@@ -79,8 +79,9 @@ class Generator:
         """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling."""
         run = Run(job, self.settings(job), observer)
         if self.guard is not None:
-            for text in prompts_of(job.request):
-                self.guard.check_text(text)
+            with observer.stage("guardrail"):
+                for text in prompts_of(job.request):
+                    self.guard.check_text(text)
         video, note = self._format(run), job.sidecar
         keeping = keep_for(self.task, job, run.settings, self.models, observer.warn)
         with keeping as run.keep, self._staged(note, overwrite) as part:

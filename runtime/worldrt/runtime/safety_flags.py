@@ -35,13 +35,13 @@ def make(args: argparse.Namespace, models: Models) -> Guardrail | None:
     """The guard that the flags describe, nothing of it loaded. Raises what is missing."""
     if args.disable_guardrail:
         return None
-    device = models.execution.device
+    device, offload = models.execution.device, args.offload_guardrail or models.execution.offload
     guard = open_guard(
         args.guardrail_path,
         blocklist=args.blocklist,
         models=needs_models(models.bundles),
         device=device,
-        offload=args.offload_guardrail,
+        offload=offload,
     )
     if guard.has_models and device != "cpu" and torch_device(device) == "cpu":
         print("warning: torch sees no GPU: the guardrail checks on the CPU, which is slow", file=sys.stderr)

@@ -71,15 +71,16 @@ def refused(what: str, part: Part, reason: str, mend: str) -> BlockedError:
 
 
 @contextmanager
-def closed(what: str, part: Part) -> Iterator[None]:
-    """Make of every failure of a `with` block that checks something a `BlockedError`. What a user can mend (weights
-    that are damaged, a library that is missing) stays the error that it is."""
+def closed(what: str, part: Part, secret: str = "") -> Iterator[None]:
+    """Make of every failure of a `with` block that checks something a `BlockedError`, which does not repeat `secret`.
+    What a user can mend (weights that are damaged, a library that is missing) stays the error that it is."""
     try:
         yield
     except WorldrtError:
         raise
     except Exception as error:
-        kind, text = type(error).__name__, " ".join(str(error).split())[:120]
+        said = str(error).replace(secret, "...") if secret else str(error)
+        kind, text = type(error).__name__, " ".join(said.split())[:120]
         raise BlockedError(
             f"{what}: the {part.name} of the guardrail could not check it, which counts as refused: {kind}: {text}"
         ) from error

@@ -36,7 +36,7 @@ class Guardrail:
 
     def check_text(self, text: str, what: str = "prompt") -> None:
         for part in self._texts:
-            with closed(what, part), self._there(part):
+            with closed(what, part, text), self._there(part):
                 reason = part.refuses(text)
             if reason is not None:
                 raise refused(what, part, reason, "say it in other words")
