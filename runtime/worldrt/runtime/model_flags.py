@@ -7,7 +7,7 @@ from typing import Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
-from worldrt.runtime import engine_flags
+from worldrt.runtime import engine_flags, natten
 from worldrt.runtime.changes import DIT_FLAGS, changes_of, is_bundle
 from worldrt.runtime.locate import find_bundles
 from worldrt.runtime.models import Models
@@ -28,6 +28,7 @@ def add(parser: Parser) -> None:
     add("--device", help="cpu, cuda or cuda:1; default: cuda for tensorrt and tensorrt_rtx, else cpu")
     add("--threads", type=int, default=0, help="threads of onnxruntime or torch; 0 for their own choice")
     add("--cfg", choices=("batched", "sequential"), default="batched", help="sequential needs less memory")
+    add("--natten", action="store_true", help="the sparse video model: 720p and 16:9, of 2B and 14B")
     add("--offload_text_encoder", action="store_true", help="let the text encoder go once the prompt is encoded")
     engine_flags.add(parser)
 
@@ -44,8 +45,8 @@ def open_models(args: argparse.Namespace, **execution: Any) -> Models:
     named = [getattr(args, flag) for flag in DIT_FLAGS]
     folders = [place for place in named if place and is_bundle(place)] + args.bundle
     options = {"threads": args.threads} if args.threads and args.backend in ("onnxruntime", "torch") else {}
-    return Models.open(
-        folders or find_bundles(args.model_size),
+    models = Models.open(
+        folders or natten.ordered(find_bundles(args.model_size), args.natten),
         args.checkpoint,
         changes_of(args),
         backend=args.backend,
@@ -55,3 +56,5 @@ def open_models(args: argparse.Namespace, **execution: Any) -> Models:
         **engine_flags.execution(args),
         **execution,
     )
+    natten.check(models, args.verb, args.natten, named=bool(folders))
+    return models
