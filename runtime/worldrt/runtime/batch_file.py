@@ -19,7 +19,7 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.schema import SchemaError, decode, parse_json
 from worldrt.runtime.jobs import Job, job_of
 from worldrt.runtime.request import Request
-from worldrt.runtime.request_flags import solver
+from worldrt.runtime.request_flags import prefixed, solver
 
 LARGEST_BYTES = 1 << 26
 _OF_JOB: dict[str, tuple[str, Any]] = {  # key of an item that is no field of a request: field of the job, its type
@@ -68,6 +68,7 @@ class _Schema:
     """Which keys an item of a task has."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
         self.base = replace(job_of(args), refined_prompt=None)
         self.output = _output_key(args.verb)
         hints = get_type_hints(Request)
@@ -89,6 +90,8 @@ class _Schema:
         }
         if isinstance(request.get("sampler"), str):
             request["sampler"] = solver(request["sampler"])
+        if isinstance(request.get("prompt"), str):
+            request["prompt"] = prefixed(request["prompt"], self.args)
         job = {field: taken.value(kind, data, key) for key, (field, kind) in self.job.items() if key in data}
         job["place"] = taken.value(str, data, self.output)
         if self.takes_input and "input_video" in data:

@@ -9,14 +9,16 @@ from worldrt.engine.errors import InputError
 
 _ELSEWHERE = {
     "load_ema": "EMA weights are chosen when exporting: trt-export --load_ema",
-    "downcast_text_encoder": "precision is chosen when exporting; export a bundle with the precision that you want",
+    "downcast_text_encoder": "precision is chosen when exporting: trt-export --precision bf16",
     "use_fast_tokenizer": "this version has no such image tokenizer; leave the flag out",
 }
+_MODELS = {"gr00t_variant": "a post-trained model is a bundle: trt-export --dit_path FILE, then --bundle DIR"}
 
 
 def add(parser: Parser) -> None:
     """Add the group of flags."""
     add = parser.add_argument_group("flags of the official scripts").add_argument
+    add("--gr00t_variant", default="", metavar="NAME", help="not here; says what to do instead")
     add("--num_gpus", type=int, default=1, help="1 in this version")
     for flag in _ELSEWHERE:
         add(f"--{flag}", action="store_true", help="not here; says what to do instead")
@@ -24,7 +26,7 @@ def add(parser: Parser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for a flag that asks for what this version does not have, or has elsewhere."""
-    for flag, instead in _ELSEWHERE.items():
+    for flag, instead in (_ELSEWHERE | _MODELS).items():
         if getattr(args, flag):
             raise InputError(f"--{flag}: {instead}")
     if args.num_gpus != 1:

@@ -21,6 +21,7 @@ def add(parser: Parser, task: str) -> None:
     """Add the group of a task."""
     add = parser.add_argument_group("what to make").add_argument
     add("--prompt", default="", help="what the result shows")
+    add("--prompt_prefix", default="", metavar="TEXT", help="stands before every prompt")
     add("--negative_prompt", help="what it should not show; by default a general text for video, nothing for a picture")
     add("--seed", type=int, default=0)
     add(
@@ -46,4 +47,10 @@ def add(parser: Parser, task: str) -> None:
 
 def request_of(args: argparse.Namespace) -> Request:
     """The request that the flags say. A task that lacks a flag leaves the field's default."""
-    return Request(**{field.name: getattr(args, field.name) for field in fields(Request) if hasattr(args, field.name)})
+    values = {field.name: getattr(args, field.name) for field in fields(Request) if hasattr(args, field.name)}
+    return Request(**(values | {"prompt": prefixed(args.prompt, args)}))
+
+
+def prefixed(prompt: str, args: argparse.Namespace) -> str:
+    """A prompt after its prefix. No prompt stays none."""
+    return args.prompt_prefix + prompt if prompt.strip() else prompt
