@@ -75,11 +75,12 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         seed=args.seed,
         quantize=args.quantize,
         natten=args.natten,
+        distilled=args.distilled,
     )
     with _progress(quiet=args.json) as progress:
         report = exporter.export_bundle(
             options,
-            args.output or _default_output(args.model, args.task, args.natten),
+            args.output or _default_output(args),
             checkpoint=args.checkpoint,
             dit_path=args.dit_path,
             convert_to=args.convert_to,
@@ -106,8 +107,9 @@ def _quantize(args: argparse.Namespace) -> dict[str, Any]:
     return made
 
 
-def _default_output(model: str, task: str, natten: bool) -> Path:
-    return Path("bundles", "-".join([model, *([] if task == "all" else [task]), *(["natten"] if natten else [])]))
+def _default_output(args: argparse.Namespace) -> Path:
+    kinds = [name for name in ("natten", "distilled") if getattr(args, name)]
+    return Path("bundles", "-".join([args.model, *([] if args.task == "all" else [args.task]), *kinds]))
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def build_parser() -> Parser:
     what.add_argument("--resolution", default="720", choices=("480", "720"), help="which official video weights")
     what.add_argument("--fps", type=int, default=16, choices=(10, 16), help="which official video weights")
     what.add_argument("--natten", action="store_true", help="the sparse video weights: 720p, 16:9, of 2B and 14B")
+    what.add_argument("--distilled", action="store_true", help="the text2image weights of four steps, without guidance")
     places = p.add_argument_group("where")
     places.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="a diffusers pipeline, official files, or a hub cache"

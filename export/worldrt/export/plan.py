@@ -32,6 +32,7 @@ class Options:
     seed: int = 0
     quantize: str | None = None
     natten: bool = False
+    distilled: bool = False
 
 
 @dataclass(frozen=True)

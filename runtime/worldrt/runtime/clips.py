@@ -57,6 +57,8 @@ def sample_clips(models: Models, task: str, settings: Settings, clips: Sequence[
             codec.load("decode")
         _fill(bound, models.denoiser(task).conditions, shape, clips)
     table = settings.table()
+    if table.fresh_noise and models.denoiser(task).spec.sampler.kind != settings.sampler:
+        observer.warn(f"{task}: this model is not distilled, and few steps look poor; trt-export --distilled makes one")
     bound = _recorded(models, task, bound, len(table))
     noise = _Noise(table, settings.sigma_max, shape, clips)
     stage = f"{task}: sampling"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from worldrt.engine.bundle import Component, Denoiser, Graph, Manifest
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.tensors import TensorSpec
-from worldrt.runtime import samplers
+from worldrt.runtime import philox, samplers
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.components import Opener
 from worldrt.runtime.denoise import DenoiserShape
@@ -120,9 +121,14 @@ def _denoiser(models: Models, opener: Opener, task: str, case: Case) -> Probe:
     shape = _shape(manifest, task, case)
     bound = _filled(models.denoiser(task).bind(shape, guided=True), shape, spec, case.seed)
     s, guidance = spec.sampler, _guidance(spec)
-    table = samplers.table(s.kind, case.steps, s.sigma_max, s.sigma_min, s.order)
+    most = s.steps if s.kind == samplers.DISTILLED else case.steps
+    table = samplers.table(s.kind, min(case.steps, most), s.sigma_max, s.sigma_min, s.order)
     noise = initial_noise(shape.latents(), case.seed, float(table.levels[0]))
     codec = VaeCodec(opener, vae) if vae is not None else None
+
+    def sampled() -> Iterator[int]:
+        renoise = partial(philox.normal, shape.latents(), case.seed)
+        return sample(bound, table, noise, guidance=guidance, renoise=renoise)
 
     def evaluate() -> None:
         bound.run()
@@ -135,13 +141,13 @@ def _denoiser(models: Models, opener: Opener, task: str, case: Case) -> Probe:
             for text, buffer in (("prompt", bound.cond), ("no prompt", bound.uncond)):
                 assert buffer is not None
                 yield f"x0 of {text} at sigma {sigma:.3g}", bound.device.download(buffer)
-        for done in sample(bound, table, noise, guidance=guidance):
+        for done in sampled():
             yield f"{STEPS_PREFIX}{done}", bound.device.download(bound.x)
         if codec is not None:
             yield FRAMES, np.stack(list(codec.decode(bound.device.download(bound.x))))
 
     def steps() -> None:
-        for _ in sample(bound, table, noise, guidance=guidance):
+        for _ in sampled():
             pass
         bound.device.synchronize()
 

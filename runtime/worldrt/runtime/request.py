@@ -12,13 +12,13 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime import samplers
 from worldrt.runtime.edit import check_strength, edited
 from worldrt.runtime.noise import check_seed
+from worldrt.runtime.samplers import DISTILLED
 from worldrt.runtime.shortcuts import Shortcuts
 
 DEFAULT_ASPECT_RATIO = "16:9"
 DEFAULT_RESOLUTION = "720"
 DEFAULT_FPS = 16
 LATENT_BYTES_PER_PIXEL = 2  # of noise, state and prediction, where 16 channels stand for 4 frames of 8x8 pixels
-DISTILLED = "distilled"  # the sampler of few steps
 ANY = "any"  # the key of a model that has one resolution
 
 

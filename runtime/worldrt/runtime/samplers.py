@@ -22,6 +22,7 @@ MAX_STEPS = 10_000
 SMALLEST_SIGMA, LARGEST_SIGMA = 1e-6, 1e6  # beyond, float32 latents say nothing
 MAX_ORDER = 1e3
 CLEAN = (0.0, 1.0, 0.0, 0.0)  # x' = x0
+DISTILLED = "distilled"  # the name of the sampler below
 DISTILLED_SIGMAS = (3.6, 1.5574, 0.684)  # after the first, of timestep-distilled Cosmos-Predict2
 
 

@@ -28,7 +28,8 @@ class Steps:
         self.prev = bound.keep("previous", shape, "float32") if table.needs_previous else None
         if self.prev is not None:
             device.upload(self.prev, np.zeros(shape, np.float32))
-        self._renoise = renoise if table.needs_noise else None
+        assert renoise is not None or not table.needs_noise
+        self._renoise = renoise
         self._noise = bound.keep("noise", shape, "float32") if table.needs_noise else None
         self._twin = _twin(bound)
         self._updates = {True: self._bind(bound.uncond), False: self._bind(None)}
@@ -63,7 +64,7 @@ class Steps:
         """Put level, coefficients and noise of a row in their places."""
         self._levels.set(index)
         self._rows.set(index)
-        if self._renoise is not None and self._noise is not None and self.table.coefficients[index, 3]:
+        if self._noise is not None and self._renoise is not None and self.table.coefficients[index, 3]:
             self.bound.device.upload(self._noise, self._renoise(index))
 
     def evaluate(self, *, guided: bool, part: slice = ALL, before: Update | None = None) -> None:

@@ -8,7 +8,9 @@ import torch
 from worldrt.engine.errors import InputError
 from worldrt.engine.tensors import solve_axes
 from worldrt.export.families.cosmos.graphs import denoiser_graphs, text_graphs, vae_graphs
+from worldrt.export.families.cosmos.parts import model
 from worldrt.export.families.cosmos.variants import variant, variants
+from worldrt.export.plan import Options
 
 AXES = {"batch": 2, "frames": 3, "context_frames": 5, "rows": 2, "columns": 4, "tokens": 8, "text": 7}
 NANO = variant("nano", "video2world")
@@ -76,6 +78,18 @@ def test_weights_of_a_block_graph_are_templates():
     assert reached == set(denoiser_graphs(NANO.dit)[0].weights.values())
 
 
+def test_distilled_weights_are_taken_from_their_own_file():
+    """The pipelines in diffusers form are not distilled; the video model beside it is the usual one."""
+    image, video, *_ = model(Options("2B", distilled=True)).parts
+    assert {place.rpartition("/")[2] for place in image.wanted.places} == {
+        "model_distilled.pt",
+        "model_distilled.safetensors",
+    }
+    assert "transformer" in video.wanted.places
+    with pytest.raises(InputError, match="about text2image"):
+        model(Options("2B", task="video2world", distilled=True))
+
+
 def test_variants_answer_or_say_what_there_is():
     assert (
         variant("2b", "video2world").files("480", 10).dit.endswith("Cosmos-Predict2-2B-Video2World/model-480p-10fps.pt")
@@ -84,6 +98,9 @@ def test_variants_answer_or_say_what_there_is():
     assert variant("2B", "text2image").pixel_size() == (1360, 768)
     assert NANO.pixel_size("16:9", "720") == NANO.pixel_size("16:9", "480") == (128, 80)
     assert len({(v.size, v.task) for v in variants()}) == 7
+    few = variant("0.6B", "text2image").distilled()
+    assert few.files().dit == "nvidia/Cosmos-Predict2-0.6B-Text2Image/model_distilled.pt"
+    assert (few.sampler.kind, few.sampler.steps, few.guidance) == ("distilled", 4, 0.0)
     for wrong in (
         lambda: variant("0.6B", "video2world"),
         lambda: variant("2B", "video2world").pixel_size("16:9", "1080"),

@@ -25,6 +25,8 @@ def model(options: Options) -> Model:
     if not chosen:
         known = ", ".join(f"{v.size} {v.task}" for v in variants())
         raise InputError(f"no Cosmos-Predict2 model '{options.model} {options.task}'; there are: {known}")
+    if options.distilled:
+        chosen = [v.distilled() if v.task == "text2image" or len(chosen) == 1 else v for v in chosen]
     if options.natten:
         chosen = _sparse(chosen, options)
     for v in chosen:
@@ -60,7 +62,8 @@ def _denoiser(v: Variant, options: Options) -> Part:
     official = (name, name.replace(".pt", ".safetensors"))
     # pipelines in diffusers form exist of one resolution and frame rate, and have no averaged weights
     is_default = _single(v) or (options.resolution, options.fps) == ("720", 16)
-    folders = ("transformer",) if is_default and not options.load_ema and v.dit.windows is None else ()
+    special = options.load_ema or v.is_distilled or v.dit.windows is not None
+    folders = ("transformer",) if is_default and not special else ()
     places = [f"{where}{what}" for where in _folders(v) for what in (*folders, *official)]
     if v.size == NANO:
         places = [v.task]
@@ -78,9 +81,7 @@ def _denoiser(v: Variant, options: Options) -> Part:
                 if spec.name != "x"
             }
             | {"text": Condition("clip")},
-            sampler=Sampler(
-                "rectified_flow_ab2", v.sampler.steps, v.sampler.sigma_max, v.sampler.sigma_min, v.sampler.order
-            ),
+            sampler=Sampler(v.sampler.kind, v.sampler.steps, v.sampler.sigma_max, v.sampler.sigma_min, v.sampler.order),
             guidance=Guidance("delta", v.guidance),
             sizes=_of_file(v, options),
             frames={str(fps): 4 * (n - 1) + 1 for fps, n in _rates(v, options).items()},

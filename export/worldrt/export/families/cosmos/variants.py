@@ -20,6 +20,8 @@ PATCH = 2
 """Latent rows and columns of a token."""
 CLEAN_SIGMA = 1e-4
 """Noise level that the network is told for a known frame."""
+DISTILLED_STEPS = 4
+"""Of the checkpoints that are distilled, which know four noise levels."""
 VAE_SCALE = 8
 """Pixels of a latent row or column."""
 SPARSE_RESOLUTION = "720"
@@ -107,8 +109,10 @@ class T5Config:
 
 @dataclass(frozen=True)
 class SamplerDefaults:
-    """Karras ramp from `sigma_max` to `sigma_min`; a last clean pass at `sigma_min` follows the steps."""
+    """`kind` as the runtime knows it. By default a Karras ramp from `sigma_max` to `sigma_min`; a last clean pass at
+    `sigma_min` follows the steps."""
 
+    kind: str = "rectified_flow_ab2"
     steps: int = 35
     sigma_max: float = 80.0
     sigma_min: float = 0.002
@@ -145,6 +149,8 @@ class Variant:
     sampler: SamplerDefaults = SamplerDefaults()
     windows: Windows | None = None
     """Those of its sparse checkpoints, where it has some; see `sparse`."""
+    is_distilled: bool = False
+    """Whether its weights are distilled to few steps; see `distilled`."""
 
     @property
     def repository(self) -> str:
@@ -154,7 +160,8 @@ class Variant:
     def files(self, resolution: str = "720", fps: int = 16) -> Files:
         """The official layout below `checkpoints/`."""
         kind = "" if self.dit.windows is None else "-natten"
-        name = "model.pt" if self.task == "text2image" else f"model-{resolution}p-{fps}fps{kind}.pt"
+        image = "model_distilled.pt" if self.is_distilled else "model.pt"
+        name = image if self.task == "text2image" else f"model-{resolution}p-{fps}fps{kind}.pt"
         return Files(
             repository=self.repository,
             dit=f"{self.repository}/{name}",
@@ -162,6 +169,16 @@ class Variant:
             text_repository="google-t5/t5-11b",
             text="google-t5/t5-11b",
         )
+
+    def distilled(self) -> Variant:
+        """The same picture model distilled to four steps without guidance: the official file model_distilled.pt.
+
+        Raises `InputError` for a video model.
+        """
+        if self.task != "text2image":
+            raise InputError("--distilled: it is about text2image; leave it out, or give another --task")
+        sampler = SamplerDefaults("distilled", DISTILLED_STEPS)
+        return replace(self, is_distilled=True, sampler=sampler, guidance=0.0)
 
     def sparse(self, resolution: str) -> Variant:
         """The same model with neighbourhood attention, which has a single size.
