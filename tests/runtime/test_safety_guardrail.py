@@ -120,12 +120,11 @@ def test_with_offload_models_are_on_the_gpu_only_while_they_check(monkeypatch, o
     guard = Guardrail([text], video, faces, device="cuda:0", offload=offload)
     guard.check_text("x")
     assert text.places == ["cuda:0", "cpu"][: 1 + offload]
-    passed = guard.frames(iter(clip()))
-    next(passed)
-    assert video.places == faces.places == ["cuda:0"]
-    passed.close()
-    assert video.places == faces.places == ["cuda:0", "cpu"][: 1 + offload]
-    assert len(freed) == 2 * offload
+    there = []
+    source = (there.append(video.places[-1:] + faces.places[-1:]) or frame for frame in clip(40))
+    assert len(list(guard.frames(source))) == 40
+    assert there[0] == [] and there[-1] == [["cuda:0"] * 2, ["cpu"] * 2][offload], "where they are as frames are made"
+    assert len(freed) == 3 * offload
     guard.unload()
     assert {stub.places[-1] for stub in (text, video, faces)} == {"away"}
 

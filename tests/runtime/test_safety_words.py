@@ -23,6 +23,7 @@ def own():
     [
         "cocaine", "COCAINE", "Cocaine.", '"cocaine"', "(cocaine)", "some cocaine, please",
         "ｃｏｃａｉｎｅ", "cócaïne", "c\u200bocai\u00adne", "𝐜𝐨𝐜𝐚𝐢𝐧𝐞",
+        "c\ufe0focaine", "co\u3164caine", "c\u0336o\u0336c\u0336a\u0336ine", "c\u20ddocaine", "cocaine2", "4cocaine4",
         "сосаine", "cοcαine",  # Cyrillic and Greek letters that look like ours
         "c0caine", "c0c@1ne", "coca!ne", "coccaine", "cocanie", "cocaiiiine",
         "c-o-c-a-i-n-e", "c o c a i n e", "c.o.c.a.i.n.e", "co-caine", "co_caine", "c*caine", "coc**ne",

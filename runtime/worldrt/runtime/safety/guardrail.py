@@ -12,6 +12,7 @@ from worldrt.runtime.safety.libraries import free_cuda
 from worldrt.runtime.safety.pixels import pixelated, rgb_of
 
 AT_ONCE = 8  # frames that are looked at together
+AT_ONCE_OFFLOADED = 32  # where the models come and go each time
 
 
 class Guardrail:
@@ -48,14 +49,14 @@ class Guardrail:
             yield from frames
             return
         source, start, observer = iter(frames), 0, observer or Observer()
-        with self._there(*(part for part in (self._video, self._faces) if part is not None)):
-            while held := list(islice(source, AT_ONCE)):
-                with observer.stage("guardrail"):
-                    seen = [rgb_of(frame, pixel_format) for frame in held]
-                    self._check(seen, start)
-                    held = self._covered(held, seen, start, pixel_format)
-                yield from held
-                start += len(held)
+        parts = [part for part in (self._video, self._faces) if part is not None]
+        while held := list(islice(source, AT_ONCE_OFFLOADED if self._offload else AT_ONCE)):
+            with observer.stage("guardrail"), self._there(*parts):  # not while the next frames are made
+                seen = [rgb_of(frame, pixel_format) for frame in held]
+                self._check(seen, start)
+                held = self._covered(held, seen, start, pixel_format)
+            yield from held
+            start += len(held)
 
     def unload(self) -> None:
         for part in (*self._texts, self._video, self._faces):

@@ -13,7 +13,10 @@ _LEET = [str.maketrans("0134578@$!|+€£", f"o{one}eastbasi{one}tel") for one i
 _SPLIT = re.compile(r"[^\w@$!|+€£*]+|_+")
 _HYPHENS = re.compile(r"[-_'’·~]+")
 _OUTER = "".join(chr(c) for c in range(33, 127) if not chr(c).isalnum() and chr(c) not in "@$") + "«»“”„‘’…–—¡¿"
-_MARKS = re.compile("[\u0300-\u036f]+")
+_MARKS = re.compile(  # accents, and what is not seen at all
+    "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+    "\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
+)
 _MANY = re.compile(r"(.)\1{2,}")
 
 
@@ -42,6 +45,7 @@ def readings(word: str) -> set[str]:
     look = word.translate(_LOOK_ALIKES)
     if look.isascii() and (len(word) > 3 or re.search("[a-z]", word)):
         found.add(look)
+    found |= {w.strip("0123456789") for w in found if not w.isdecimal()}
     found |= {w.translate(table) for w in found if re.search("[a-z]", w) for table in _LEET}
     return found | {_MANY.sub(r"\1" * kept, w) for w in found for kept in (1, 2)}
 
