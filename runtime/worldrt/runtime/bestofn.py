@@ -21,6 +21,7 @@ from worldrt.runtime.reason import report
 from worldrt.runtime.reason.answers import parse
 from worldrt.runtime.reason.clip import read_clip
 from worldrt.runtime.reason.critic import Critic, Review
+from worldrt.runtime.safety.base import Guard
 
 MOST = 10_000
 RESULTS = "best-of-n.json"
@@ -78,9 +79,17 @@ class BestOfN:
         self.generator, self.critic, self._observe = generator, critic, observe
 
     @classmethod
-    def open(cls, *bundles: Path | str, critic: Critic, observe: Observe = Plain, **execution: Any) -> BestOfN:
-        """Read bundle folders; `execution` are the fields of `Execution`. Raises `BundleError`."""
-        return cls(Generator("video2world", Models.open(bundles, **execution)), critic, observe)
+    def open(
+        cls,
+        *bundles: Path | str,
+        critic: Critic,
+        observe: Observe = Plain,
+        guard: Guard | None = None,
+        **execution: Any,
+    ) -> BestOfN:
+        """Read bundle folders; `execution` are the fields of `Execution`, `guard` as for pipelines. Raises
+        `BundleError`."""
+        return cls(Generator("video2world", Models.open(bundles, **execution), guard=guard), critic, observe)
 
     def __enter__(self) -> BestOfN:
         return self
