@@ -156,6 +156,22 @@ def test_one_model_at_a_time_gives_the_same_film(nano_by_torch):
         assert np.array_equal(np.stack([first, *film]), expected)
 
 
+def test_a_decoder_that_makes_room_between_chunks_gives_the_same_film(nano_by_torch, monkeypatch):
+    """On a device whose memory is short, all that decodes goes while the next chunk is sampled."""
+    with Video2World.open(nano_by_torch.folder) as world:
+        expected = np.stack(list(world(FILM, frames_of(1))))
+        monkeypatch.setattr(type(world.models), "fits", lambda self, task, part: False)
+        vae, found = world.models.vae(TASK), []
+
+        class Watch(Told):
+            def progress(self, stage, done, total):
+                if stage == "video2world: sampling":
+                    found.append(vae.loaded)
+
+        assert np.array_equal(np.stack(list(world(FILM, frames_of(1), Watch()))), expected)
+    assert found == [False] * 9
+
+
 def test_text2world_keeps_its_picture(nano_by_torch):
     keep, told, request = Memory(), Told(), replace(CLIP, num_chunks=2)
     with Text2World.open(nano_by_torch.folder) as world:

@@ -103,3 +103,27 @@ def test_frames_belong_to_the_caller(codec, golden):
 def test_frame_counts(codec, frames):
     with pytest.raises(InputError, match="1 more than a multiple of 4"):
         codec.latent_frames(frames)
+
+
+@pytest.mark.parametrize("cuts", [(1, 1, 1, 1), (3, 1), (1, 3), (2, 2), (4,)])
+def test_a_decode_in_parts_that_makes_room_between_them(codec, golden, cuts):
+    """Its graphs and buffers go after each part and come back for the next: the same bytes as in one go."""
+    latents = golden("vae_io")["in.latents"]
+    whole = np.stack(list(codec.decode(latents)))
+    decoder, frames, start = codec.decoder(*latents.shape[2:]), [], 0
+    for count in cuts:
+        frames += list(decoder(latents[:, :, start : start + count]))
+        start += count
+        codec.unload()
+        assert not codec.loaded and not decoder._calls
+    assert np.array_equal(np.stack(frames), whole)
+
+
+def test_room_is_made_in_the_middle_of_a_latent(codec, golden):
+    """Between two frames of one latent, by another model's turn."""
+    latents = golden("vae_io")["in.latents"]
+    whole, made = np.stack(list(codec.decode(latents))), []
+    for frame in codec.decode(latents):
+        made.append(frame)
+        codec.unload()
+    assert np.array_equal(np.stack(made), whole)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from worldrt.engine.bundle import Vae
-from worldrt.engine.device import Buffer
+from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import InputError
 from worldrt.engine.session import Call, Session
 from worldrt.runtime.components import Opener
@@ -30,6 +31,7 @@ class VaeCodec:
         self.spec = spec
         self._opener, self._room = opener, room
         self._graphs: dict[str, tuple[Session, dict[str, Buffer]]] = {}
+        self._decoders: WeakSet[Decoder] = WeakSet()
 
     def load(self, way: str) -> None:
         """Load the graphs of a way (`encode`, `decode`) now, instead of when they are first used."""
@@ -41,7 +43,9 @@ class VaeCodec:
         return bool(self._graphs)
 
     def unload(self) -> None:
-        """Free the graphs and their weights; what is under way keeps its own."""
+        """Free the graphs and their weights. An encode under way keeps its own; a decode comes back when it goes on."""
+        for decoder in self._decoders:
+            decoder.park()
         self._graphs = {}
 
     def latent_frames(self, frames: int) -> int:
@@ -58,9 +62,9 @@ class VaeCodec:
             start = 0 if i == 0 else 1 + (i - 1) * self.spec.temporal
             stop = 1 + i * self.spec.temporal
             pixels = frames_THWC[start:stop].transpose(3, 0, 1, 2)[None].astype(np.float32)
-            self._upload(call["video"], pixels / np.float32(127.5) - np.float32(1))
+            self.upload(call["video"], pixels / np.float32(127.5) - np.float32(1))
             call.run()
-            latents.append(self._opener.device.download(call["latent"]))
+            latents.append(self.device.download(call["latent"]))
         return np.concatenate(latents, axis=2)
 
     def decode(self, latents_BCTHW: Float32) -> Iterator[Frame]:
@@ -70,40 +74,44 @@ class VaeCodec:
         """
         yield from self.decoder(*latents_BCTHW.shape[2:])(latents_BCTHW)
 
-    def decoder(self, count: int, rows: int, columns: int) -> Callable[[Float32], Iterator[Frame]]:
-        """A decode of `count` latents that are not all there yet: a function that takes the next ones, in order, and
-        yields their frames as `decode` does. What is fed in parts gives the same frames as the whole."""
-        spatial = self.spec.spatial
-        calls = self._steps("decode", count, (rows * spatial, columns * spatial))
+    def decoder(self, count: int, rows: int, columns: int) -> Decoder:
+        """A decode of `count` latents that are not all there yet."""
+        decoder = Decoder(self, count, {"batch": 1, "rows": rows, "columns": columns})
+        self._decoders.add(decoder)
+        return decoder
 
-        def feed(latents_BCTHW: Float32) -> Iterator[Frame]:
-            for i in range(latents_BCTHW.shape[2]):
-                call = next(calls)
-                self._upload(call["latent"], latents_BCTHW[:, :, i : i + 1])
-                call.run()
-                yield from self._opener.device.download(call["frames"])[0]
+    @property
+    def device(self) -> Device:
+        return self._opener.device
 
-        return feed
-
-    def _upload(self, target: Buffer, array: Float32) -> None:
-        self._opener.device.upload(target, np.ascontiguousarray(array))
+    def upload(self, target: Buffer, array: np.ndarray[Any, Any]) -> None:
+        """Write a buffer of one of the calls."""
+        self.device.upload(target, np.ascontiguousarray(array))
 
     def _steps(self, way: str, count: int, size_px: tuple[int, ...]) -> Iterator[Call]:
         """The calls for `count` latents: the first one, then the two bindings of `next` in turn."""
         spatial = self.spec.spatial
         axes = {"batch": 1, "rows": size_px[0] // spatial, "columns": size_px[1] // spatial}
-        first, *following = again_with_room(lambda: self._bound(way, count, axes), self._room)
+        first, *following = self.bound(way, count, axes)
         yield first
         for i in range(count - 1):
             yield following[i % 2]
 
-    def _bound(self, way: str, count: int, axes: Mapping[str, int]) -> list[Call]:
-        """All bindings, before any is run, so that memory which is short is found while room can be made."""
-        first = self._bind(f"{way}_first", axes, {})
-        if count == 1:
-            return [first]
-        there = self._bind(f"{way}_next", axes, _as_inputs(first))
-        return [first, there, self._bind(f"{way}_next", axes, _as_inputs(there) | _as_outputs(first))]
+    def bound(self, way: str, count: int, axes: Mapping[str, int], *, first: bool = True) -> list[Call]:
+        """The bindings for `count` latents, all before any is run, so that memory which is short is found while room
+        can be made. Without `first`, the two of `next` alone."""
+
+        def bind() -> list[Call]:
+            if not first:
+                there = self._bind(f"{way}_next", axes, {})
+                return [there, self._bind(f"{way}_next", axes, _as_inputs(there) | _of_inputs(there))]
+            start = self._bind(f"{way}_first", axes, {})
+            if count == 1:
+                return [start]
+            there = self._bind(f"{way}_next", axes, _as_inputs(start))
+            return [start, there, self._bind(f"{way}_next", axes, _as_inputs(there) | _as_outputs(start))]
+
+        return again_with_room(bind, self._room)
 
     def _bind(self, name: str, axes: Mapping[str, int], given: Mapping[str, Buffer]) -> Call:
         session, weights = self._graph(name)
@@ -126,3 +134,46 @@ def _as_outputs(call: Call) -> dict[str, Buffer]:
         for name, buffer in call.buffers.items()
         if name.startswith("cache_") and not name.startswith("cache_in_")
     }
+
+
+def _of_inputs(call: Call) -> dict[str, Buffer]:
+    """The input caches of a call under the names of output caches."""
+    mark = "cache_in_"
+    return {f"cache_{n.removeprefix(mark)}": buffer for n, buffer in call.buffers.items() if n.startswith(mark)}
+
+
+class Decoder:
+    """A decode under way: a call with the next latents yields their frames as `VaeCodec.decode` does. Fed in parts, it
+    gives the same frames as fed at once. Between two parts its graphs and buffers may go to make room."""
+
+    def __init__(self, codec: VaeCodec, count: int, axes: Mapping[str, int]) -> None:
+        self._codec, self._count, self._axes, self._done = codec, count, axes, 0
+        self._calls: list[Call] = []  # those to come, in turn
+        self._last: Call | None = None
+        self._parked: dict[str, np.ndarray[Any, Any]] = {}
+
+    def __call__(self, latents_BCTHW: Float32) -> Iterator[Frame]:
+        """Frames of the next latents (1, C, t, h, w); all of them are to be taken before the next call."""
+        for i in range(latents_BCTHW.shape[2]):
+            call = self._next()
+            self._codec.upload(call["latent"], latents_BCTHW[:, :, i : i + 1])
+            call.run()
+            self._last, self._done = call, self._done + 1
+            yield from self._codec.device.download(call["frames"])[0]
+
+    def _next(self) -> Call:
+        if not self._calls:
+            self._calls = self._codec.bound("decode", self._count, self._axes, first=self._done == 0)
+            for name, cache in self._parked.items():
+                self._codec.upload(self._calls[0][name], cache)
+            self._parked = {}
+        call, *others = self._calls
+        self._calls = others if self._done == 0 else [*others, call]
+        return call
+
+    def park(self) -> None:
+        """Let graphs and buffers go; the caches wait on the host."""
+        if self._last is not None and self._done < self._count:
+            download = self._codec.device.download
+            self._parked = {name: download(cache) for name, cache in _as_inputs(self._last).items()}
+        self._calls, self._last = [], None

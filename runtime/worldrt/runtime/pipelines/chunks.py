@@ -20,6 +20,7 @@ from worldrt.runtime.models import Models
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Float32, Frame, encode_texts, sample_clip
 from worldrt.runtime.request import Request, Settings
+from worldrt.runtime.vae import VaeCodec
 
 Clean = Callable[[], Float32]
 
@@ -51,10 +52,13 @@ class Chunks:
     def _by_latents(self) -> Iterator[Frame]:
         parts, feed = self._parts(), None
         if self.models.execution.offload:
-            parts = iter(list(parts))  # one model at a time: sampling, which needs no frames, is done before decoding
+            parts = iter(list(parts))  # each model is loaded once: sampling needs no frames
         for latents in parts:
-            feed = feed or self._decoder(latents, self.settings.total_frames)
-            yield from self._decoded(feed, latents)
+            if feed is None:
+                self._begin_decode()
+            vae = self._vae("decode")
+            feed = feed or vae.decoder(vae.latent_frames(self.settings.total_frames), *latents.shape[3:])
+            yield from self._timed(feed(latents))
 
     def _parts(self) -> Iterator[Float32]:
         """The latents of the film: all of the first chunk, and what is new in each later one."""
@@ -72,38 +76,37 @@ class Chunks:
         for i in range(settings.num_chunks):
             latents = self._latents(i, self._encoded(given))
             tail: deque[Frame] = deque(maxlen=settings.num_overlap_frames)
-            feed = self._decoder(latents, settings.num_frames, first=i == 0)
-            for j, frame in enumerate(self._decoded(feed, latents)):
+            if i == 0:
+                self._begin_decode()
+            for j, frame in enumerate(self._timed(self._vae("decode").decode(latents))):
                 tail.append(frame)
                 if i == 0 or j >= settings.num_overlap_frames:
                     yield frame
             if i + 1 < settings.num_chunks:
                 given = np.stack(tail)
 
+    def _vae(self, way: str) -> VaeCodec:
+        """Loaded, and with room for what it does."""
+        with self.observer.stage(f"{self.task}: load"):
+            vae = self.models.vae(self.task)
+            self.models.with_room(self.task, "vae", lambda: vae.load(way))
+        return vae
+
     def _encoded(self, frames: Frame) -> Clean:
         """What encodes frames, when they are needed."""
 
         def encode() -> Float32:
-            with self.observer.stage(f"{self.task}: load"):
-                vae = self.models.vae(self.task)
-                self.models.with_room(self.task, "vae", lambda: vae.load("encode"))
+            vae = self._vae("encode")
             with self.observer.stage(f"{self.task}: encode"):
                 return vae.encode(frames)
 
         return encode
 
-    def _decoder(self, latents: Float32, frames: int, *, first: bool = True) -> Callable[[Float32], Iterator[Frame]]:
-        """What decodes latents of this size, until there are so many frames."""
-        if first:
-            self.observer.progress(f"{self.task}: decode", 0, self.settings.total_frames)
-        with self.observer.stage(f"{self.task}: load"):
-            vae = self.models.vae(self.task)
-            self.models.with_room(self.task, "vae", lambda: vae.load("decode"))
-        return vae.decoder(vae.latent_frames(frames), *latents.shape[3:])
+    def _begin_decode(self) -> None:
+        self.observer.progress(f"{self.task}: decode", 0, self.settings.total_frames)
 
-    def _decoded(self, feed: Callable[[Float32], Iterator[Frame]], latents: Float32) -> Iterator[Frame]:
-        """Frames of latents as they are decoded, which is timed, and not what is done with them."""
-        frames = feed(latents)
+    def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Frames as they are decoded, which is timed, and not what is done with them."""
         while True:
             with self.observer.stage(f"{self.task}: decode"):
                 frame = next(frames, None)
