@@ -10,7 +10,14 @@ import av
 import numpy as np
 import pytest
 
+from worldrt.engine.errors import BlockedError
+from worldrt.runtime import Request
 from worldrt.runtime.cli import main
+from worldrt.runtime.generate import Generator
+from worldrt.runtime.jobs import Job
+from worldrt.runtime.models import Models
+from worldrt.runtime.progress import Plain
+from worldrt.runtime.safety import open_guard
 from worldrt.runtime.safety.places import find_places
 
 from ..fakes.guardrail import make_guardrail
@@ -164,3 +171,42 @@ def test_a_batch_makes_the_rest_of_what_is_blocked(here, capsys):
 def test_offload_works_where_there_is_no_gpu(here, weights):
     checked = ("--guardrail_path", weights["nothing"], "--offload_guardrail")
     assert run("text2image", *CAR, *checked, "--save_path", "out.png") == 0
+
+
+class Writer:
+    """A refiner that writes what it is told to."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def refine(self, prompt, frames):
+        return self.text
+
+
+@pytest.mark.parametrize("task", ["text2world", "video2world"])
+def test_a_refined_prompt_is_refused_and_makes_nothing(here, nano, task):
+    (here / "in").mkdir()
+    assert run("text2image", *CAR, "--save_path", "in/a.png") == 0
+    request = Request("a red car", steps=1, num_frames=5, width=48, height=32)
+    job = Job(request, str(here / "out" / "a.mp4"), here / "in" / "a.png" if task == "video2world" else None)
+    guard = open_guard(models=False)
+    for text, safe in (("a red car on cocaine", False), ("a long red car", True)):
+        generator = Generator(task, Models.open([nano.folder]), guard=guard, refiner=Writer(text))
+        if safe:
+            generator.run(job, Plain(), overwrite=False)
+            assert json.loads((here / "out" / "a.json").read_text())["refined_prompt"] == text
+            continue
+        with pytest.raises(BlockedError, match=r"refined prompt: the blocklist .* word 5 \(drugs\)"):
+            generator.run(job, Plain(), overwrite=False)
+        assert not list((here / "out").iterdir())
+
+
+def test_best_of_n_is_looked_at_too(here, capsys):
+    """Its videos are made as all others are; where all are refused, so is the run."""
+    assert run("text2image", *CAR, "--save_path", "a.png") == 0
+    critic = ("--critic_url", "http://127.0.0.1:9", "--critic_model", "none")
+    asked = ("--prompt", "a genocide", "--input_path", "a.png", "--save_path", "best", *critic)
+    capsys.readouterr()
+    assert run("bestofn", *asked) == 3
+    assert "blocked: prompt: the blocklist" in capsys.readouterr().err
+    assert not [path for path in here.rglob("*") if path.suffix == ".mp4"]
