@@ -23,6 +23,7 @@ INDEXED = ("mov", "matroska")
 FROM_KEY_FRAMES = frozenset(
     ("h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1")
 )
+ATTACHED_PIC = 0x0400  # AV_DISPOSITION_
 
 
 def check() -> None:
@@ -43,7 +44,7 @@ class MediaSource(Source):
                 yield from _webp.frames_of(self.path)
                 return
             for frame in media.decoded():
-                yield media.upright(frame)
+                yield media.rgb(frame)
 
     def last(self, count: int) -> Frame:
         with opened(self.path) as media:
@@ -52,7 +53,7 @@ class MediaSource(Source):
             tail = media.tail(count) if media.seekable else None
             if tail is None:
                 tail = deque(media.decoded(), count)
-            return stacked(self.path, [media.upright(frame) for frame in tail], count)
+            return stacked(self.path, [media.rgb(frame) for frame in tail], count)
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,12 @@ class Media:
         return str(self.stream.codec_context.codec.canonical_name)
 
     @property
+    def indexed(self) -> bool:
+        return any(name in INDEXED for name in self.container.format.name.split(","))
+
+    @property
     def seekable(self) -> bool:
-        form = self.container.format.name.split(",")
-        return self.codec in FROM_KEY_FRAMES and any(name in form for name in INDEXED)
+        return self.indexed and self.codec in FROM_KEY_FRAMES
 
     def decoded(self) -> Iterator[Any]:
         """FFmpeg's frames from the start; one of a picture, whatever else its file holds (a phone's JPEG may have a
@@ -86,15 +90,14 @@ class Media:
             self.container.seek(0)
         for packet in self.packets():
             for frame in packet.decode():
-                self._check(frame)
                 yield frame
                 if self.still:
                     return
 
     def packets(self) -> Iterator[Any]:
-        """Raises `InputError` at one that is not whole."""
+        """Raises `InputError` at one that is not whole. (In a transport stream that is a gap, and decoding goes on.)"""
         for packet in self.container.demux(self.stream):
-            if packet.is_corrupt:
+            if packet.is_corrupt and self.indexed:
                 raise unreadable(self.path, "it is damaged, or ends before its end")
             yield packet
 
@@ -119,21 +122,17 @@ class Media:
                 kept.extend(frame for frame in packet.decode() if frame.pts is not None and frame.pts >= key)
             if key is None or (before is not None and key >= before):
                 return None
-            for frame in kept:
-                self._check(frame)
             if len(kept) == count:
                 return kept
             before, target = key, key - max(1, end - key)
         return None
 
-    def upright(self, frame: Any) -> Frame:
-        """uint8 RGB (h, w, 3)."""
-        turn = Turn.of_exif(self.head.orientation) if self.still and self.head.width else Turn.of_frame(frame)
-        return turn(rgb(frame))
-
-    def _check(self, frame: Any) -> None:
+    def rgb(self, frame: Any) -> Frame:
+        """uint8 RGB (h, w, 3), upright. Raises `InputError` for a frame that the decoder had to make up in part."""
         if frame.is_corrupt:
             raise unreadable(self.path, "it is damaged: a frame could not be decoded whole")
+        turn = Turn.of_exif(self.head.orientation) if self.still and self.head.width else Turn.of_frame(frame)
+        return turn(rgb(frame))
 
 
 @contextmanager
@@ -154,9 +153,7 @@ def opened(path: Path) -> Iterator[Media]:
             nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
             with av.open(nameless, options=limit, container_options={"protocol_whitelist": "none"}) as container:
                 yield _media(path, container, head, limit)
-    except av.FFmpegError as error:
-        raise unreadable(path, error) from error
-    except OSError as error:
+    except (av.FFmpegError, OSError) as error:
         raise unreadable(path, error.strerror or error) from error
 
 
@@ -170,12 +167,12 @@ def _media(path: Path, container: Any, head: Head, limit: dict[str, str]) -> Med
         raise unreadable(path, "this build of FFmpeg has no decoder for it")
     check_pixels(path, stream.codec_context.width, stream.codec_context.height)
     media = Media(path, container, stream, head)
-    # half a picture is an error; a film with one damaged frame may still end well
-    stream.codec_context.options = limit | ({"err_detect": "explode"} if media.still else {})
+    # half a JPEG is an error: other decoders say so by themselves, and a film with a damaged frame may still end well
+    stream.codec_context.options = limit | ({"err_detect": "explode"} if media.still and media.codec == "mjpeg" else {})
     stream.thread_type = "AUTO"
     return media
 
 
 def _is_cover(stream: Any) -> bool:
     """Whether it is the cover of a piece of music."""
-    return "attached_pic" in str(stream.disposition).lower()
+    return bool(int(stream.disposition) & ATTACHED_PIC)
