@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pydoc_data.topics
+import subprocess
+import sys
 import time
 
 import pytest
@@ -150,3 +152,18 @@ def test_a_folder_of_the_checkpoint_is_read_whole(tmp_path):
     (tmp_path / ".hidden").write_text("three")
     assert [entry.text for entry in read_folder(tmp_path, exact=True)] == ["# one", "[two]", "caf\ufffd bar"]
     assert read_folder(tmp_path / "absent") == []
+
+
+def test_the_blocklist_needs_no_library():
+    """As in the base install."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'PIL', 'safetensors'): sys.modules[name] = None\n"
+        "from worldrt.runtime.safety import open_guard\n"
+        "guard = open_guard(models=False)\n"
+        "assert list(guard.frames(iter('abc'))) == ['a', 'b', 'c']\n"
+        "guard.check_text('a red car')\n"
+        "guard.check_text('cocaine')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1 and "BlockedError: prompt: the blocklist" in result.stderr
