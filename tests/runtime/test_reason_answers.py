@@ -68,6 +68,19 @@ def test_boxes_lie_inside_the_frame_or_are_left_out(attributes, box):
     assert component.boxes == ([] if box is None else [box])
 
 
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [
+        ('<component name="speed > 5" />', "speed > 5"), ("<component name='a &quot;b&quot;'>", 'a "b"'),
+        ("<COMPONENT NAME = cup>", "cup"), ("<component name='driver's hand'>", "driver"), ("<component>", ""),
+        ('<component id="3" name="x">', "x"), ("<component cup>", ""),
+    ],
+)  # fmt: skip
+def test_names_of_components(tag, name):
+    (component,) = parse(tag + "<anomaly>Yes</anomaly>").components
+    assert (component.name, component.anomaly) == (name, True)
+
+
 @given(st.text(max_size=300) | st.lists(st.sampled_from(
     ["<answer>", "</answer>", "<box ", "left=", '"', "<component name=", ">", "<", "&#x110000;", "&#0;", "No", "Yes"]
 )).map("".join))  # fmt: skip
@@ -78,12 +91,26 @@ def test_nothing_that_a_model_says_raises(text):
 
 
 @pytest.mark.parametrize(
-    "piece", ["<component ", "<box left=", '<component name="', "<answer", "<", "left=", "&", "<box>"]
+    "piece",
+    [
+        "<component ",
+        "<box left=",
+        '<component name="',
+        "<answer",
+        "<",
+        "left=",
+        "&",
+        "<box>",
+        "a=b ",
+        " ",
+        "<box a=",
+        "<box a ='",
+    ],
 )
 def test_long_nonsense_takes_little_time(piece):
     start = time.process_time()
-    answer = parse(piece * (100_000 // len(piece)))
-    assert time.process_time() - start < 2 and len(answer.components) <= 200
+    answer, inside = parse(piece * (100_000 // len(piece))), parse("<box " + piece * (100_000 // len(piece)))
+    assert time.process_time() - start < 2 and len(answer.components) <= 200 and inside.anomaly is None
 
 
 def review(*texts):

@@ -18,7 +18,11 @@ from html import unescape
 from itertools import zip_longest
 from math import isfinite
 
-_TAG = re.compile(r"<(/?)(think|overview|component|analysis|anomaly|box|answer)\b([^<>]*)>", re.IGNORECASE)
+_TAG = re.compile(
+    r"<(/?)(think|overview|component|analysis|anomaly|box|answer)\b"
+    r"""((?:\s+[a-z_]+\s*=\s*(?:"[^"<]*"|'[^'<]*'|[^\s"'<>]+))*\s*/?|[^<>]*)>""",
+    re.IGNORECASE,
+)
 _ATTRIBUTE = re.compile(r"""\b([a-z]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'/]+))""", re.IGNORECASE)
 MOST = 200  # components of an answer, and boxes of a component
 SCALE = 1000.0  # coordinates are thousandths of the frame
