@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from worldrt.engine.backends import null
-from worldrt.engine.errors import BlockedError
+from worldrt.engine.errors import BlockedError, DeviceMemoryError
 from worldrt.runtime import generate, task_cli
 from worldrt.runtime.cli import main
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.observer import Cancelled
+from worldrt.runtime.pipelines import together
 
 SMALL = ("--steps", "1", "--num_frames", "5", "--width", "48", "--height", "32", "--backend", "null", "--quiet")
 
@@ -141,12 +145,12 @@ def test_a_text_is_encoded_once_however_many_items_have_it(here, capsys, monkeyp
     encoded = []
     ran = generate.Models.text
     monkeypatch.setattr(generate.Models, "text", lambda self, task: _spied(ran(self, task), encoded))
-    prompts = [str(i) for i in range(20)] * 2
-    outcomes(capsys, [{"prompt": p, "output_video": f"{i}.mp4"} for i, p in enumerate(prompts)])
-    assert len(encoded) == 21  # and the negative one
-    outcomes(capsys, [{"prompt": p, "output_video": f"{i}.mp4"} for i, p in enumerate(prompts)],
-             "--overwrite", "--offload_text_encoder")  # fmt: skip
-    assert len(encoded) == 42
+    prompts = [str(i) for i in range(18)] * 2
+    items = [{"prompt": p, "negative_prompt": "n", "output_image": f"{i}.png"} for i, p in enumerate(prompts)]
+    outcomes(capsys, items, task="text2image")
+    assert len(encoded) == 19  # and the negative one
+    outcomes(capsys, items, "--overwrite", "--offload_text_encoder", task="text2image")
+    assert len(encoded) == 38
 
 
 def _spied(encoder, encoded):
@@ -193,14 +197,18 @@ def test_another_input_of_the_same_name_is_no_reason_to_skip(here, capsys):
 class _Guard:
     """Refuses prompts with the word `bad`, and frames of runs with the word `ugly`."""
 
-    def check_text(self, text):
-        self.text = text
+    def __init__(self):
+        self.seen, self.films = [], 0
+
+    def check_text(self, text, what="prompt"):
         if "bad" in text:
             raise BlockedError("prompt: refused")
+        self.seen.append(text)
 
-    def frames(self, frames):
+    def frames(self, frames, *_):
+        text, self.films = self.seen[self.films], self.films + 1
         for i, frame in enumerate(frames):
-            if "ugly" in self.text and i == 3:
+            if "ugly" in text and i == 3:
                 raise BlockedError("frame 3: refused")
             yield frame
 
@@ -231,7 +239,7 @@ def test_blocked_items_leave_nothing_and_are_told_apart(here, guarded, capsys):
 
 
 def test_a_result_that_no_guard_has_seen_is_not_finished_for_one(here, guarded, capsys):
-    outcomes(capsys, two())
+    outcomes(capsys, two(), "--disable_guardrail")
     guarded()
     assert [o["status"] for o in outcomes(capsys, two(), code=2)] == ["failed", "failed"]
 
@@ -277,7 +285,8 @@ def test_the_table_says_what_became_of_each_item(here, capsys):
     assert run([*two(), {"prompt": 5, "output_video": hostile}]) == 2
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert lines[0].startswith("[1/3] a.mp4: 5 frame(s), 48x32, ") and lines[1].startswith("[2/3] b.mp4: ")
+    assert lines[0].startswith("[3/3] x") and "failed: prompt: expected a text" in lines[0]
+    assert lines[1].startswith("[1/3] a.mp4: 5 frame(s), 48x32, ") and lines[2].startswith("[2/3] b.mp4: ")
     assert lines[-1] == "2 made, 1 failed" and any("item" in line and "why" in line for line in lines)
     assert "\x1b" not in told.out + told.err and r"x\x1b[31m[bold]\n.mp4" in told.out
     assert told.err.startswith("error: batch[2]: prompt: expected a text")
@@ -304,3 +313,89 @@ def test_a_batch_of_a_model_that_is_not_there_is_refused_at_once(here, nano, cap
     assert run(two(), "--bundle", "half") == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and "no model for text2image" in told[0]
+
+
+def frames_of(place):
+    kept = []
+    for name in sorted(Path(place.removeprefix("png:")).iterdir()) if place.startswith("png:") else [place]:
+        with av.open(str(name)) as container:
+            kept += [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    return np.stack(kept)
+
+
+def calls(monkeypatch):
+    """How many clips each sampling made, from now on."""
+    counted, sample = [], together.sample_clips
+
+    def spied(models, task, settings, clips, observer):
+        counted.append((task, len(clips)))
+        return sample(models, task, settings, clips, observer)
+
+    monkeypatch.setattr(together, "sample_clips", spied)
+    return counted
+
+
+@pytest.mark.parametrize("task", ["text2image", "text2world", "video2world"])
+def test_items_with_equal_settings_are_made_together_and_as_by_themselves(
+    here, nano_by_torch, capsys, monkeypatch, task
+):
+    key, place = ("output_image", "{}.png") if task == "text2image" else ("output_video", "png:{}")
+    items = [{"prompt": f"p{i}", key: place.format(i), "seed": i} for i in range(5)]
+    items[2]["guidance"] = 2.0
+    if task == "video2world":
+        assert run([{"prompt": "s", "output_image": f"s{i}.png", "seed": i} for i in range(2)], task="text2image") == 0
+        for i, item in enumerate(items):
+            item["input_video"] = f"s{i % 2}.png"
+    computing = ("--backend", "onnxruntime")
+    counted = calls(monkeypatch)
+    made = outcomes(capsys, items, *computing, "--batch_size", "3", task=task)
+    assert [(o["path"], o["status"]) for o in made] == [(item[key], "made") for item in items]
+    tasks = ("text2image", "video2world") if task == "text2world" else (task,)
+    assert counted == [(task, 3) for task in tasks]  # the fourth of its kind and the other kind by themselves
+    notes = [json.loads((here / f"{i}.json").read_text()) for i in range(5)]
+    assert [note.get("made_together") for note in notes] == [3, 3, None, 3, None]
+    together_frames = [frames_of(item[key]) for item in items]
+    outcomes(capsys, items, *computing, "--overwrite", task=task)
+    for item, expected in zip(items, together_frames, strict=True):
+        # a picture that is rounded otherwise is one step off, and the video that goes on from it a little more
+        assert np.abs(frames_of(item[key]) - expected).max() <= (4 if task == "text2world" else 1)
+
+
+def test_a_refused_item_leaves_its_group(here, guarded, capsys, monkeypatch):
+    guarded()
+    counted = calls(monkeypatch)
+    items = [{"prompt": p, "output_video": f"{p}.mp4"} for p in ("good", "bad", "fine", "ugly")]
+    done = outcomes(capsys, items, "--batch_size", "4", code=3)
+    assert [o["status"] for o in done] == ["made", "blocked", "made", "blocked"]
+    assert counted == [("text2image", 3), ("video2world", 3)]
+    assert set(os.listdir()) == {"batch", "good.mp4", "good.json", "fine.mp4", "fine.json"}
+
+
+def test_what_cannot_be_made_together_is_made_alone(here, capsys, monkeypatch):
+    def full(*_):
+        raise DeviceMemoryError("too little memory for two")
+
+    monkeypatch.setattr(together, "sample_clips", full)
+    assert [o["status"] for o in outcomes(capsys, two(), "--batch_size", "2")] == ["made", "made"]
+    assert "made_together" not in json.loads((here / "a.json").read_text())
+
+
+def test_films_in_chunks_are_made_one_at_a_time(here, capsys, monkeypatch):
+    counted = calls(monkeypatch)
+    items = [item | {"num_chunks": 2} for item in two()]
+    assert [o["frames"] for o in outcomes(capsys, items, "--batch_size", "2")] == [9, 9]
+    assert counted == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Cancelled])
+def test_an_interruption_ends_a_group(here, capsys, monkeypatch, error):
+    def stops(*_):
+        raise error
+
+    monkeypatch.setattr(together, "sample_clips", stops)
+    if error is Cancelled:
+        with pytest.raises(Cancelled):
+            run(two(), "--json", "--batch_size", "2")
+    else:
+        assert run(two(), "--json", "--batch_size", "2") == 130
+    assert os.listdir() == ["batch"] and json.loads(capsys.readouterr().out) == []

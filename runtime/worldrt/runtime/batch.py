@@ -14,12 +14,12 @@ from worldrt.engine.files import check_place
 from worldrt.runtime import matching, prompts
 from worldrt.runtime.batch_file import Item
 from worldrt.runtime.generate import Generator
+from worldrt.runtime.grouped import groups
 from worldrt.runtime.jobs import Job
-from worldrt.runtime.observer import Cancelled
 from worldrt.runtime.sinks.base import split_place
 
 Status = Literal["made", "skipped", "failed", "blocked"]
-Make = Callable[[Job], dict[str, Any]]
+Make = Callable[[Sequence[Job]], Iterable[dict[str, Any] | Exception]]  # for each job its result's data, or an error
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,11 @@ def _check_place(item: Item, job: Job, generator: Generator, taken: dict[Path, i
             check_place(place, overwrite=overwrite)
 
 
-def run(items: Sequence[Item], generator: Generator, make: Make, *, overwrite: bool) -> Iterator[Outcome]:
-    """Yield the outcome of each item. A failure does not stop the others; an interruption does.
+def run(items: Sequence[Item], generator: Generator, make: Make, *, size: int, overwrite: bool) -> Iterator[Outcome]:
+    """Yield the outcome of each item as it is known. A failure does not stop the others; an interruption does.
 
     A result that is there is skipped where its sidecar says that it was made from this very job and these models.
+    `make` is given up to `size` jobs with equal settings at a time.
     """
     done = {item.index for item in items if item.job and matching.finished(item.job, generator, overwrite=overwrite)}
     prompts.prepare(generator, [item.job for item in items if item.job and item.index not in done])
@@ -81,22 +82,20 @@ def run(items: Sequence[Item], generator: Generator, make: Make, *, overwrite: b
             yield Outcome(item.index, item.place, "failed", "; ".join(item.mistakes))
         elif item.index in done:
             yield Outcome(item.index, item.place, "skipped")
-        else:
-            yield _outcome(item, item.job, make)
+    for group in groups((item for item in items if item.job and item.index not in done), size):
+        for item, made in zip(group, make([item.job for item in group if item.job]), strict=True):
+            yield _outcome(item, made)
 
 
-def _outcome(item: Item, job: Job, make: Make) -> Outcome:
-    try:
-        return Outcome(item.index, item.place, "made", result=make(job))
-    except BlockedError as error:
-        return Outcome(item.index, item.place, "blocked", str(error))
-    except (Cancelled, BrokenPipeError):
-        raise
-    except (WorldrtError, MemoryError, OSError) as error:
-        return Outcome(item.index, item.place, "failed", str(error) or type(error).__name__)
-    except Exception as error:  # a defect: it is shown whole, and the other items are made
-        traceback.print_exc(file=sys.stderr)
-        return Outcome(item.index, item.place, "failed", f"{type(error).__name__}: {error}")
+def _outcome(item: Item, made: dict[str, Any] | Exception) -> Outcome:
+    if not isinstance(made, Exception):
+        return Outcome(item.index, item.place, "made", result=made)
+    if isinstance(made, BlockedError):
+        return Outcome(item.index, item.place, "blocked", str(made))
+    if isinstance(made, (WorldrtError, MemoryError, OSError)):
+        return Outcome(item.index, item.place, "failed", str(made) or type(made).__name__)
+    traceback.print_exception(made, file=sys.stderr)  # a defect: it is shown whole, and the other items are made
+    return Outcome(item.index, item.place, "failed", f"{type(made).__name__}: {made}")
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:

@@ -77,19 +77,28 @@ class Generator:
 
     def run(self, job: Job, observer: Bars | Plain, *, overwrite: bool) -> Result:
         """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling."""
+        run = self.begin(job, observer)
+        return self.finish(run, self._frames(run), overwrite=overwrite)
+
+    def begin(self, job: Job, observer: Bars | Plain) -> Run:
+        """A job whose request and texts have been looked at. Raises what stands in its way."""
         run = Run(job, self.settings(job), observer)
         if self.guard is not None:
             with observer.stage("guardrail"):
                 for text in prompts_of(job.request):
                     self.guard.check_text(text)
-        video, note = self._format(run), job.sidecar
-        keeping = keep_for(self.task, job, run.settings, self.models, observer.warn)
+        return run
+
+    def finish(self, run: Run, frames: Iterator[Frame], *, overwrite: bool) -> Result:
+        """Put frames, which may be made only now, in their place, with a sidecar."""
+        video, note = self._format(run), run.job.sidecar
+        keeping = keep_for(self.task, run.job, run.settings, self.models, run.observer.warn)
         with keeping as run.keep, self._staged(note, overwrite) as part:
-            self._write(run, video, overwrite)
+            self._write(run, frames, video, overwrite)
             if part is not None:
                 text = json.dumps(self._facts(run), indent=1, ensure_ascii=False) + "\n"
                 part.write_bytes(text.encode("utf-8", "backslashreplace"))  # paths that are not UTF-8 as JSON's escapes
-        return Result(job.place, note, video, observer.timings)
+        return Result(run.job.place, note, video, run.observer.timings)
 
     def _format(self, run: Run) -> VideoFormat:
         """Of the result: that of the last model."""
@@ -100,11 +109,11 @@ class Generator:
     def _staged(self, note: Path | None, overwrite: bool) -> AbstractContextManager[Path | None]:
         return nullcontext() if note is None else staged_file(note, overwrite=overwrite)
 
-    def _write(self, run: Run, video: VideoFormat, overwrite: bool) -> None:
+    def _write(self, run: Run, frames: Iterator[Frame], video: VideoFormat, overwrite: bool) -> None:
         start, observer, record = time.perf_counter(), run.observer, self.models.execution.record
         unless_blocked = nullcontext() if record is None else record.unless_blocked()
         with observer, unless_blocked, open_sink(run.job.place, video, overwrite=overwrite) as write:
-            for frame in self._watched(run, self._frames(run), video.pixel_format):
+            for frame in self._watched(run, frames, video.pixel_format):
                 with observer.stage("write"):
                     write(frame)
         observer.timings.add("total", time.perf_counter() - start)
@@ -119,15 +128,15 @@ class Generator:
         request, observer, keep = run.job.request, run.observer, run.keep
         edit = inputs.clip_of(self.task, run.job, list(run.settings.values())[-1].num_frames)
         if self.task == "text2world":
-            refine = partial(self._refined, run)
+            refine = partial(self.refined, run)
             yield from Text2World(self.models)(request, observer, refine, edit=edit, keep=keep)
         elif self.task == "text2image":
             yield Text2Image(self.models)(request, observer, edit=edit)
         else:
             given = inputs.given(self.task, run.job)
-            yield from Video2World(self.models)(self._refined(run, given), given, observer, edit=edit, keep=keep)
+            yield from Video2World(self.models)(self.refined(run, given), given, observer, edit=edit, keep=keep)
 
-    def _refined(self, run: Run, frames: Frame) -> Request:
+    def refined(self, run: Run, frames: Frame) -> Request:
         """The request with the prompt that the video model gets."""
         text = run.job.refined_prompt
         if text is None and self.refiner is not None:

@@ -39,5 +39,7 @@ def add(parser: Parser, task: str) -> None:
 def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for a number that cannot be used."""
     benchmark.check(args.benchmark)
+    if args.benchmark and args.batch_size > 1:
+        raise InputError("--benchmark: it measures one result at a time; leave --batch_size out")
     if args.quality is not None and not 1 <= args.quality <= 100:
         raise InputError(f"--quality: expected 1 to 100, got {args.quality}")

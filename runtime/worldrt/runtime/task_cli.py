@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from worldrt.engine.errors import InputError
@@ -13,6 +15,7 @@ from worldrt.runtime import (
     batch_file,
     benchmark,
     flags,
+    grouped,
     model_flags,
     reason_flags,
     report,
@@ -81,12 +84,14 @@ def _batch(args: argparse.Namespace) -> int:
     if wrong and args.strict:
         raise InputError(f"{args.batch_input_json}: {len(wrong)} of {len(items)} items cannot be made; none was begun")
     outcomes: list[batch.Outcome] = []
+    make = partial(_all_made, generator, args)
     try:
-        for outcome in batch.run(items, generator, lambda job: _made(generator, job, args), overwrite=args.overwrite):
+        for outcome in batch.run(items, generator, make, size=args.batch_size, overwrite=args.overwrite):
             outcomes.append(outcome)
             if not args.json:
                 print(report.outcome_line(outcome, len(items)), flush=True)
     finally:
+        outcomes.sort(key=lambda outcome: outcome.index)
         if args.json:
             print(json.dumps([outcome.as_json() for outcome in outcomes], indent=1))
         else:
@@ -94,14 +99,22 @@ def _batch(args: argparse.Namespace) -> int:
     return batch.exit_code(outcomes)
 
 
+def _all_made(
+    generator: Generator, args: argparse.Namespace, jobs: Sequence[Job]
+) -> Iterator[dict[str, Any] | Exception]:
+    """The results of jobs as JSON data: one by itself, several together."""
+    if len(jobs) == 1:
+        yield grouped.attempt(lambda: _made(generator, jobs[0], args))
+        return
+    for result in grouped.make(generator, jobs, _observer(generator, args), overwrite=args.overwrite):
+        yield result if isinstance(result, Exception) else result.as_json()
+
+
 def _made(generator: Generator, job: Job, args: argparse.Namespace) -> dict[str, Any]:
     """The result of a job as JSON data; made several times where that is measured."""
 
     def make(again: bool) -> Result:
-        observer = Plain() if args.quiet or args.json else Bars()
-        if args.benchmark:
-            observer.before_step = generator.models.execution.opened_device.synchronize
-        return generator.run(job, observer, overwrite=args.overwrite or again)
+        return generator.run(job, _observer(generator, args), overwrite=args.overwrite or again)
 
     if not args.benchmark:
         return make(False).as_json()
@@ -109,3 +122,10 @@ def _made(generator: Generator, job: Job, args: argparse.Namespace) -> dict[str,
     if not args.json:
         report.benchmark_table(result)
     return result
+
+
+def _observer(generator: Generator, args: argparse.Namespace) -> Bars | Plain:
+    observer = Plain() if args.quiet or args.json else Bars()
+    if args.benchmark:
+        observer.before_step = generator.models.execution.opened_device.synchronize
+    return observer

@@ -38,6 +38,10 @@ class Timings:
             self.steps.setdefault(stage, []).append(now - self._since[stage])
         self._since[stage] = now
 
+    def share(self, count: int) -> Timings:
+        """What falls to each of `count` results that were made together."""
+        return Timings({name: seconds / count for name, seconds in self.seconds.items()})
+
     def rounded(self) -> dict[str, float]:
         """For reports: microseconds are enough."""
         return {name: round(seconds, 6) for name, seconds in self.seconds.items()}
