@@ -7,17 +7,18 @@ of known frames, levels, guidance and sizes that the official tensors do not cov
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from worldrt.engine.bundle import Denoiser, Guidance, Sampler
 from worldrt.export.families.cosmos.variants import variant
+from worldrt.runtime import Video2World
 from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.noise import initial_noise
 from worldrt.runtime.request import Request, video_settings
-from worldrt.runtime.samplers import rectified_flow_ab2
+from worldrt.runtime.samplers import CLEAN, SamplerTable, rectified_flow_ab2
 from worldrt.runtime.sampling import sample
 
 CLEAN_SIGMA = 1e-4
@@ -226,6 +227,23 @@ FORMS = [("whole", "batched"), ("block", "sequential")]
 
 
 @pytest.mark.parametrize(("form", "guidance"), FORMS)
+@pytest.mark.parametrize("case", ["hi_B", "mid_B1", "lo_B", "perframe_BT"])
+def test_the_official_denoiser(golden, golden_denoiser, case, form, guidance):
+    """Through bound buffers and the guided update, as a run goes."""
+    g = golden("denoise_v2w_t4")
+    texts = np.concatenate([g["in.crossattn_emb"], g["in.neg_crossattn_emb"]])
+    mask, sigma = g["in.condition_mask"][0, 0, :, 0, 0], np.broadcast_to(g[f"{case}.in.sigma"].ravel(), 4)
+    runtime = Runtime(golden_denoiser, g, form, guidance, texts, g["in.clean_latents"][0], mask)
+    cond, uncond = runtime.x0(g[f"{case}.in.x_noisy"][0], np.array(sigma))
+    assert np.abs(cond - g[f"{case}.out.x0"][0]).max() <= 5e-5
+    if f"{case}.cfg.x0" in g.arrays:
+        assert np.abs(uncond - g[f"{case}.cfg.x0_uncond"][0]).max() <= 5e-5
+        table = SamplerTable(sigma[:1].astype(np.float64), np.array([CLEAN]))
+        list(sample(runtime.bound, table, g[f"{case}.in.x_noisy"], guidance=GUIDANCE))
+        assert np.abs(runtime.bound.x.numpy() - g[f"{case}.cfg.x0"]).max() <= 5e-4
+
+
+@pytest.mark.parametrize(("form", "guidance"), FORMS)
 @pytest.mark.parametrize("known", [0, 1, 2])
 def test_known_frames(golden, golden_denoiser, form, guidance, known):
     """No frame, 1 frame and 5 frames (2 latents), at high, low and mixed levels; both branches get the same ones."""
@@ -295,3 +313,13 @@ def test_frame_rates_and_sizes_of_the_released_models(size, resolution, fps, fra
         settings = video_settings(request, spec, temporal=4, clean_frames=5)
         assert (settings.width, settings.height) == expected
         assert (settings.num_frames, settings.total_frames, settings.fps) == (frames, frames, fps)
+
+
+def test_the_frame_rate_is_no_input_of_the_network(nano_by_torch):
+    """The same number of frames at 10 and 16 per second is the same clip."""
+    request = Request("a red car", steps=1, num_frames=9, width=48, height=32)
+    picture = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    with Video2World.open(nano_by_torch.folder) as world:
+        slow, fast = (np.stack(list(world(replace(request, fps=fps), picture))) for fps in (10, 16))
+        assert np.array_equal(slow, fast)
+        assert [len(list(world(replace(request, fps=fps, num_frames=None), picture))) for fps in (10, 16)] == [9, 17]
