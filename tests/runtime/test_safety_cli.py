@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from worldrt.engine.errors import BlockedError
-from worldrt.runtime import Request
-from worldrt.runtime.cli import main
+from worldrt.runtime import Request, safety_flags
+from worldrt.runtime.cli import build_parser, main
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job
 from worldrt.runtime.models import Models
@@ -166,6 +168,15 @@ def test_a_batch_makes_the_rest_of_what_is_blocked(here, capsys):
     assert [row["status"] for row in rows] == ["made", "blocked", "made"]
     assert "words 2 to 3 (violence)" in rows[1]["error"] and "shooting" not in rows[1]["error"]
     assert sorted(os.listdir(".")) == ["0.json", "0.mp4", "2.json", "2.mp4", "batch.json"]
+
+
+def test_a_guardrail_that_checks_on_the_cpu_of_a_run_on_a_gpu_is_said(nano, weights, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = ["--guardrail_path", str(weights["nothing"])]
+    models = SimpleNamespace(bundles=[], execution=SimpleNamespace(device="cuda:0", offload=False))
+    guard = safety_flags.make(build_parser().parse_args(["text2image", *given]), models)
+    assert guard.has_models and "torch sees no GPU" in capsys.readouterr().err
+    guard.check_text("a kitten")
 
 
 def test_offload_works_where_there_is_no_gpu(here, weights):

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from worldrt.engine.errors import BlockedError, CheckpointError
+from worldrt.engine.errors import BlockedError, CheckpointError, DeviceMemoryError
 from worldrt.kernels import rgb_to_yuv420
 from worldrt.runtime import Observer, Request, Text2Image, Text2World, Video2World
 from worldrt.runtime.safety import guardrail, open_guard
@@ -79,6 +80,25 @@ def test_a_part_that_fails_refuses(error):
         list(Guardrail([], Stub(error)).frames(iter(clip())))
     with pytest.raises(BlockedError, match=f"frame 0: .*{said}"):
         list(Guardrail([], Stub(), Stub(error)).frames(iter(clip())))
+
+
+def test_a_gpu_that_is_full_is_said_with_what_helps():
+    with pytest.raises(DeviceMemoryError, match="stub of the guardrail; --offload_guardrail"):
+        Guardrail([Stub(torch.OutOfMemoryError("CUDA out of memory"))]).check_text("x")
+
+
+def test_a_model_that_does_not_load_is_not_asked_to_go_home(monkeypatch):
+    monkeypatch.setattr(guardrail, "free_cuda", lambda: None)
+
+    class Damaged(Stub):
+        def to(self, device):
+            super().to(device)
+            raise CheckpointError("damaged")
+
+    part = Damaged()
+    with pytest.raises(CheckpointError, match="damaged"):
+        Guardrail([part], device="cuda:0", offload=True).check_text("x")
+    assert part.places == ["cuda:0"]
 
 
 def test_too_few_answers_refuse():

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from worldrt.engine.errors import BlockedError, WorldrtError
+from worldrt.engine.errors import BlockedError, DeviceMemoryError, WorldrtError
 from worldrt.runtime.observer import Observer
 
 Frame = np.ndarray[Any, np.dtype[np.uint8]]
@@ -73,7 +73,7 @@ def refused(what: str, part: Part, reason: str, mend: str) -> BlockedError:
 @contextmanager
 def closed(what: str, part: Part, secret: str = "") -> Iterator[None]:
     """Make of every failure of a `with` block that checks something a `BlockedError`, which does not repeat `secret`.
-    What a user can mend (weights that are damaged, a library that is missing) stays the error that it is."""
+    What a user can mend (damaged weights, a library that is missing, a GPU that is full) is the error that it is."""
     try:
         yield
     except WorldrtError:
@@ -81,6 +81,11 @@ def closed(what: str, part: Part, secret: str = "") -> Iterator[None]:
     except Exception as error:
         said = str(error).replace(secret, "...") if secret else str(error)
         kind, text = type(error).__name__, " ".join(said.split())[:120]
+        if kind == "OutOfMemoryError":  # torch's, on a GPU
+            raise DeviceMemoryError(
+                f"{what}: the GPU has too little memory for the {part.name} of the guardrail; --offload_guardrail "
+                "leaves it there only while it checks, and --offload the models of the run"
+            ) from error
         raise BlockedError(
             f"{what}: the {part.name} of the guardrail could not check it, which counts as refused: {kind}: {text}"
         ) from error

@@ -90,13 +90,15 @@ class Guardrail:
     @contextmanager
     def _there(self, *parts: Part) -> Iterator[None]:
         """Have parts on the device in a `with` block."""
+        moved: list[Part] = []
         try:
             for part in parts:
                 with closed("guardrail", part):
                     part.to(self._device)
+                moved.append(part)
             yield
         finally:
             if self._offload and self._device != "cpu":
-                for part in parts:
+                for part in moved:
                     part.to("cpu")
                 free_cuda()
