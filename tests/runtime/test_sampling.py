@@ -281,13 +281,13 @@ def test_guidance_in_an_interval_is_that_of_the_formula(tiny_denoiser, form, gui
 
 
 @pytest.mark.parametrize(("form", "guidance"), FORMS)
-def test_adaptive_guidance_ends_where_the_answers_are_as_similar(tiny_denoiser, form, guidance):
-    """Cosines of the network's outputs in float64, over the frames that are not known."""
+def test_adaptive_guidance_ends_where_the_predictions_are_as_similar(tiny_denoiser, form, guidance):
+    """Cosines of x0 in float64, over the frames that are not known."""
     model, inputs = tiny_denoiser(4, form, guidance), Inputs()
     reference, x, previous, cosines = Reference(model, inputs), inputs.noise.astype(np.float64), 0.0, []
     for sigma, (a, b, c, _) in zip(TABLE.levels, TABLE.coefficients, strict=True):
         cond, uncond = (reference.x0(x, sigma, text) for text in range(2))
-        one, two = ((((x - (1 + sigma) * x0) / sigma)[:, :, 1:]).ravel() for x0 in (cond, uncond))
+        one, two = (x0[:, :, 1:].ravel() for x0 in (cond, uncond))
         cosines.append(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
         x0 = cond + 7.0 * (cond - uncond)
         x, previous = a * x + b * x0 + c * previous, x0

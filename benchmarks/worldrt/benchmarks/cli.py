@@ -56,6 +56,12 @@ def build_parser() -> cli.Parser:
     gpu.add_argument("--bundle", type=Path, help="nano in float32 (default: exported here)")
     gpu.add_argument("--bundle_bf16", type=Path, help="nano in bfloat16 (default: exported here)")
     gpu.add_argument("--budget_s", type=float, default=460, help="for all parts together (default %(default)s)")
+    sampling = _verb(
+        verbs, "sampling", _sampling, 5, "what step caching, less guidance and clips together gain and cost"
+    )
+    sampling.add_argument("--bundle", type=Path, help="with video2world (default: nano is exported)")
+    sampling.add_argument("--steps", type=int, default=35, help="default %(default)s")
+    sampling.add_argument("--threads", type=int, default=machines.available_cores())
     show = verbs.add_parser("show", help="print a result file as Markdown")
     show.add_argument("file", type=Path)
     return parser
@@ -153,6 +159,14 @@ def _kernels(args: Namespace, scratch: Path) -> Made:
 
     tables, samples = kernels.run(args.rounds, args.threads, say(args))
     return tables, {"threads": args.threads}, samples
+
+
+def _sampling(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import bundles, sampling
+
+    bundle = args.bundle or bundles.nano(scratch, say(args))
+    tables, samples = sampling.run(bundle, args.steps, args.rounds, args.threads, say(args))
+    return tables, {"steps": args.steps, "threads": args.threads}, samples
 
 
 def _gpu(args: Namespace, scratch: Path) -> Made:

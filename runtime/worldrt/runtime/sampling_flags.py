@@ -50,7 +50,7 @@ def add(parser: Parser, task: str) -> None:
         "--adaptive_guidance",
         type=float,
         metavar="COSINE",
-        help="no guidance once the answers to both texts are as similar as that, such as 0.99",
+        help="no guidance once the predictions for both texts are as similar as that, such as 0.99",
     )
     add("--batch_size", type=int, default=1, metavar="N", help="how many of a batch to make in one call (default 1)")
 

@@ -16,9 +16,9 @@ class Shortcuts:
     this share; what the denoiser took for noise then serves again. 0 is off.
     `guidance_interval`: guidance only where sigma is from the first to the second (Kynkaanniemi et al., Applying
     guidance in a limited interval improves sample and distribution quality in diffusion models, 2024).
-    `adaptive_guidance`: no guidance after the first row at which the network's answers to both texts have at least this
+    `adaptive_guidance`: no guidance after the first row at which the predictions for both texts have at least this
     cosine similarity (Castillo et al., Adaptive guidance: training-free acceleration of conditional diffusion models,
-    2023). Raises `InputError` for numbers that cannot be used.
+    2023, who take it of predicted noise). Raises `InputError` for numbers that cannot be used.
     """
 
     step_cache: float = 0.0

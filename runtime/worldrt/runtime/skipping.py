@@ -12,8 +12,6 @@ from worldrt.runtime.shortcuts import Shortcuts
 from worldrt.runtime.steps import Steps
 from worldrt.runtime.updates import bind_update
 
-Float32 = np.ndarray[Any, np.dtype[np.float32]]
-
 
 class Skipping:
     """The step of a run with shortcuts. `evaluations` counts rows by what was done: `guided`, `alone`, `reused`."""
@@ -32,13 +30,12 @@ class Skipping:
             self.evaluations["reused"] += 1
             return
         self.evaluations["guided" if guided else "alone"] += 1
-        state = self._guidance.state() if guided else None
         if self._cache is None:
             steps.evaluate(guided=guided)
         else:
             self._cache.evaluate(index, guided)
-        if state is not None:
-            self._guidance.look(index, state)
+        if guided:
+            self._guidance.look()
 
 
 def _cacheable(steps: Steps, shortcuts: Shortcuts) -> bool:
@@ -47,40 +44,30 @@ def _cacheable(steps: Steps, shortcuts: Shortcuts) -> bool:
 
 
 class _Guidance:
-    """Which rows are guided. The cosine is that of the network's outputs v, where x0 = (x - sigma v) / (1 + sigma).
-    Frames that are known say nothing."""
+    """Which rows are guided. The similarity is that of the two predictions of x0: near the noise they differ as the
+    texts do, and near the data both are x, whereas predicted noise is alike at both ends. Known frames say nothing."""
 
     def __init__(self, steps: Steps, shortcuts: Shortcuts) -> None:
         self._bound, self._levels = steps.bound, steps.table.levels
         self._interval, self._least = shortcuts.guidance_interval, shortcuts.adaptive_guidance
         self._over = self._bound.uncond is None
-        self._free: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+        self._unknown: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
     def wanted(self, index: int) -> bool:
         low, high = self._interval or (0.0, np.inf)
         return not self._over and bool(low <= self._levels[index] <= high)
 
-    def state(self) -> Float32 | None:
-        """x as the evaluation sees it; None where nobody will look."""
-        return None if self._least is None else self._bound.device.download(self._bound.x)
-
-    def look(self, index: int, x: Float32) -> None:
-        """End guidance where the two answers are as near as that in every clip."""
-        assert self._bound.uncond is not None and self._least is not None
-        download, sigma = self._bound.device.download, float(self._levels[index])
-        outputs = [x.astype(np.float64) / sigma - download(x0) * ((1 + sigma) / sigma) for x0 in self._branches()]
-        self._over = cosine(*(self._unknown(output) for output in outputs)) >= self._least
-
-    def _branches(self) -> tuple[Any, Any]:
-        return self._bound.cond, self._bound.uncond
-
-    def _unknown(self, output: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """With zeros in frames that are known."""
-        if self._free is None:
+    def look(self) -> None:
+        """End guidance where the predictions of the last row are as similar as that in every clip."""
+        if self._least is None or self._bound.uncond is None:
+            return
+        download = self._bound.device.download
+        cond, uncond = (download(x0).astype(np.float64) for x0 in (self._bound.cond, self._bound.uncond))
+        if self._unknown is None:
             mask = self._bound.inputs.get("mask")
-            known = np.zeros((len(output), output.shape[2])) if mask is None else self._bound.device.download(mask)
-            self._free = known[: len(output)] < 0.5
-        return output * self._free[:, None, :, None, None]
+            known = np.zeros((len(cond), cond.shape[2])) if mask is None else download(mask)
+            self._unknown = known[: len(cond), None, :, None, None] < 0.5
+        self._over = cosine(cond * self._unknown, uncond * self._unknown) >= self._least
 
 
 def cosine(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:

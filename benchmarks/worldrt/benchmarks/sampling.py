@@ -1,0 +1,193 @@
+"""`trt-bench sampling`: what shortcuts and clips made together gain, and what shortcuts change, on one bundle's videos.
+
+The rounds are interleaved: each way of sampling runs once in every round, beside the plain one that it is compared to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worldrt.benchmarks.results import Table
+from worldrt.benchmarks.statistics import order, ratios
+from worldrt.runtime.bound import BoundDenoiser
+from worldrt.runtime.clips import Float32
+from worldrt.runtime.denoise import DenoiserShape
+from worldrt.runtime.models import Models
+from worldrt.runtime.noise import initial_noise
+from worldrt.runtime.pipelines.chunks import known_frames
+from worldrt.runtime.pipelines.video2world import DEFAULT_NEGATIVE_PROMPT
+from worldrt.runtime.samplers import SamplerTable, table
+from worldrt.runtime.sampling import sample
+from worldrt.runtime.shortcuts import Shortcuts
+from worldrt.runtime.skipping import Skipping
+from worldrt.runtime.steps import Steps
+
+TASK = "video2world"
+PLAIN = "everything"
+PROMPTS = ("a car drives along a wet road", "waves on a beach", "a robot arm stacks boxes", "snow falls in a forest")
+SHORTCUTS = {
+    "--step_cache 0.05": Shortcuts(0.05),
+    "--step_cache 0.1": Shortcuts(0.1),
+    "--step_cache 0.2": Shortcuts(0.2),
+    "--step_cache 0.4": Shortcuts(0.4),
+    "--guidance_interval 0.05 80": Shortcuts(guidance_interval=(0.05, 80.0)),
+    "--guidance_interval 0.3 30": Shortcuts(guidance_interval=(0.3, 30.0)),
+    "--adaptive_guidance 0.99": Shortcuts(adaptive_guidance=0.99),
+    "--adaptive_guidance 0.9": Shortcuts(adaptive_guidance=0.9),
+    "--step_cache 0.1 --guidance_interval 0.05 80": Shortcuts(0.1, (0.05, 80.0)),
+}
+NOTE = (
+    "error: root mean square of the difference of the latents from those of everything, over that of the latents. "
+    "PSNR: of the decoded frames, against those of everything."
+)
+Samples = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the clips of a bundle are sampled from: texts and conditions of four clips, and the sampler."""
+
+    models: Models
+    texts: Float32
+    conditions: dict[str, Float32]
+    latents: tuple[int, int, int, int]
+    guidance: float
+    rows: SamplerTable
+
+    def bound(self, clips: int) -> BoundDenoiser:
+        """Buffers with the first `clips` clips."""
+        channels, frames, height, width = self.latents
+        shape = DenoiserShape(channels, frames, height, width, self.texts.shape[2], clips)
+        bound = self.models.denoiser(TASK).bind(shape, guided=True, alone=True)
+        bound.fill_text(self.texts[:clips, 0], self.texts[:clips, 1])
+        bound.fill("position", np.arange(shape.frames, dtype=np.float32))
+        for name, values in self.conditions.items():
+            bound.fill(name, values[:clips])
+        return bound
+
+    def noise(self, clips: int) -> Float32:
+        return np.concatenate([initial_noise((1, *self.latents), seed, self.rows.levels[0]) for seed in range(clips)])
+
+
+def run(
+    bundle: Path, steps: int, rounds: int, threads: int, progress: Callable[[str], None]
+) -> tuple[list[Table], Samples]:
+    """Tables and samples. The bundle has video2world; where it has no VAE or text encoder, seeded values serve."""
+    models = Models.open([bundle], options={"threads": threads})
+    scene = _scene(models, steps)
+    progress("shortcuts")
+    shortcuts, one = _shortcuts(scene, rounds)
+    progress("clips together")
+    together, two = _together(scene, rounds)
+    return [shortcuts, together], one | two
+
+
+def _scene(models: Models, steps: int) -> Scene:
+    manifest = models.opener(TASK).bundle.manifest
+    spec, rng = manifest.denoisers[TASK], np.random.default_rng(0)
+    width, height = next(iter(next(iter(spec.sizes.values())).values()))
+    count = min(spec.frames.values())
+    latents = (16, 1 + (count - 1) // 4, height // 8, width // 8)
+    pictures = [rng.integers(0, 256, (1, height, width, 3), np.uint8) for _ in PROMPTS]
+    known = [
+        models.vae(TASK).encode(picture) if manifest.vae else rng.standard_normal((1, 16, 1, *latents[2:]), np.float32)
+        for picture in pictures
+    ]
+    each = [known_frames(clean, latents[1]) for clean in known]
+    s = spec.sampler
+    return Scene(
+        models,
+        _texts(models, rng),
+        {name: np.concatenate([conditions[name] for conditions in each]) for name in each[0]},
+        latents,
+        spec.guidance.scale,
+        table(s.kind, steps, s.sigma_max, s.sigma_min, s.order),
+    )
+
+
+def _texts(models: Models, rng: np.random.Generator) -> Float32:
+    """(clips, 2, text, D)"""
+    manifest = models.opener(TASK).bundle.manifest
+    if manifest.text is None:
+        graph = next(g for name, g in manifest.denoisers[TASK].graphs.items() if name.startswith(("block", "denoise")))
+        width = next(spec for spec in graph.inputs if spec.name == "text").shape[-1]
+        assert isinstance(width, int)
+        return rng.standard_normal((len(PROMPTS), 2, 512, width), np.float32)
+    encode = models.text(TASK).encode
+    return np.stack([np.stack([encode(prompt), encode(DEFAULT_NEGATIVE_PROMPT)]) for prompt in PROMPTS])
+
+
+def _sampled(bound: BoundDenoiser, scene: Scene, noise: Float32, shortcuts: Shortcuts | None) -> tuple[float, Float32]:
+    """Seconds, and latents."""
+    start = time.perf_counter()
+    for _ in sample(bound, scene.rows, noise, guidance=scene.guidance, shortcuts=shortcuts):
+        pass
+    latents = bound.device.download(bound.x)
+    return time.perf_counter() - start, latents
+
+
+def _shortcuts(scene: Scene, rounds: int) -> tuple[Table, Samples]:
+    bound, noise, ways = scene.bound(1), scene.noise(1), {PLAIN: None, **SHORTCUTS}
+    samples: Samples = {name: [] for name in ways}
+    latents: dict[str, Float32] = {}
+    for index in range(rounds + 1):
+        for name in order(list(ways), index):
+            seconds, latents[name] = _sampled(bound, scene, noise, ways[name])
+            samples[name] += [seconds] if index else []
+    plain, exact = samples[PLAIN], latents[PLAIN]
+    rows = []
+    for name, shortcut in ways.items():
+        guided, alone, reused = _counts(bound, scene, noise, shortcut)
+        gain = ratios(plain, samples[name])
+        rows.append(
+            (name, guided, alone, reused, *(float(f"{value:.3g}") for value in (gain.median, gain.minimum)),
+             float(f"{_error(latents[name], exact):.2g}"), _psnr(scene, latents[name], exact))
+        )  # fmt: skip
+    columns = ("way", "guided", "prompt alone", "left out", "times faster", "at least", "error", "psnr_db")
+    form = scene.models.denoiser(TASK).spec.form
+    title = f"Shortcuts, {form} form, {len(scene.rows)} rows"
+    return Table(title, columns, tuple(rows), (NOTE,)), {f"{name}_s": values for name, values in samples.items()}
+
+
+def _counts(bound: BoundDenoiser, scene: Scene, noise: Float32, shortcuts: Shortcuts | None) -> Sequence[int]:
+    """Rows evaluated for both texts, for the prompt alone, and not at all."""
+    bound.fill("x", noise)
+    skipping = Skipping(Steps(bound, scene.rows, scene.guidance, None), shortcuts or Shortcuts())
+    for index in range(len(scene.rows)):
+        skipping.step(index)
+    return list(skipping.evaluations.values())
+
+
+def _error(one: Float32, exact: Float32) -> float:
+    return float(np.sqrt(np.mean((one - exact) ** 2) / np.mean(exact**2)))
+
+
+def _psnr(scene: Scene, one: Float32, exact: Float32) -> float | None:
+    if scene.models.opener(TASK).bundle.manifest.vae is None or np.array_equal(one, exact):
+        return None
+    made, wanted = (np.stack(list(scene.models.vae(TASK).decode(x))).astype(np.float64) for x in (one, exact))
+    return round(float(10 * np.log10(255**2 / np.mean((made - wanted) ** 2))), 1)
+
+
+def _together(scene: Scene, rounds: int) -> tuple[Table, Samples]:
+    counts = (1, 2, 4)
+    bounds, noises = {n: scene.bound(n) for n in counts}, {n: scene.noise(n) for n in counts}
+    samples: Samples = {str(n): [] for n in counts}
+    latents = {}
+    for index in range(rounds + 1):
+        for name in order([str(n) for n in counts], index):
+            seconds, latents[name] = _sampled(bounds[int(name)], scene, noises[int(name)], None)
+            samples[name] += [seconds / int(name)] if index else []
+    rows = []
+    for name, values in samples.items():
+        gain = ratios(samples["1"], values)
+        error = _error(latents[name][:1], latents["1"])
+        rows.append((int(name), *(float(f"{v:.3g}") for v in (np.median(values), gain.median, gain.minimum, error))))
+    columns = ("clips", "median_s per clip", "times faster", "at least", "error of the first")
+    made = Table("Clips made together", columns, tuple(rows))
+    return made, {f"{name} clips_s": values for name, values in samples.items()}
