@@ -10,7 +10,8 @@ PUBLIC = {
         "load_bundle", "open_device", "open_session", "open_weights",
     },
     "worldrt.runtime": {
-        "BestOfN", "BestOfNRequest", "Execution", "Observer", "Request", "Text2Image", "Text2World", "Video2World",
+        "BestOfN", "BestOfNRequest", "Cancelled", "Execution", "Generator", "Job", "Models", "Observer", "Request",
+        "Text2Image", "Text2World", "Video2World",
     },
     "worldrt.kernels": {"MultistepUpdate", "Status", "multistep_update", "rgb_to_yuv420", "status"},
 }  # fmt: skip

@@ -17,11 +17,11 @@ from worldrt.runtime.jobs import Job
 from worldrt.runtime.keep import Keep
 from worldrt.runtime.long import prompts_of
 from worldrt.runtime.models import Models
+from worldrt.runtime.observer import Observer
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.text2world import Text2World
 from worldrt.runtime.pipelines.video2world import Video2World
-from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.results import Result
 from worldrt.runtime.resume import keep_for
@@ -43,7 +43,7 @@ class Run:
 
     job: Job
     settings: Mapping[str, Settings]
-    observer: Bars | Plain
+    observer: Observer
     facts: dict[str, Any] = field(default_factory=dict)
     keep: Keep = field(default_factory=Keep)
 
@@ -75,12 +75,16 @@ class Generator:
             return {self.task: Text2Image(self.models).settings(job.request)}
         return {self.task: Video2World(self.models).settings(job.request, job.given_frames)}
 
-    def run(self, job: Job, observer: Bars | Plain, *, overwrite: bool) -> Result:
-        """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling."""
-        run = self.begin(job, observer)
+    def run(self, job: Job, observer: Observer | None = None, *, overwrite: bool = False) -> Result:
+        """Make the frames and put them in their place, with a sidecar. Everything is checked before any sampling.
+
+        Raises `InputError`, `OutputError`, or `BlockedError`, and whatever the observer raises; then nothing is left
+        but finished chunks of a film.
+        """
+        run = self.begin(job, observer or Observer())
         return self.finish(run, self._frames(run), overwrite=overwrite)
 
-    def begin(self, job: Job, observer: Bars | Plain) -> Run:
+    def begin(self, job: Job, observer: Observer) -> Run:
         """A job whose request and texts have been looked at. Raises what stands in its way."""
         run = Run(job, self.settings(job), observer)
         if self.guard is not None:

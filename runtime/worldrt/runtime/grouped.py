@@ -13,12 +13,11 @@ from worldrt.runtime import inputs
 from worldrt.runtime.batch_file import Item
 from worldrt.runtime.generate import Generator, Run
 from worldrt.runtime.jobs import Job
-from worldrt.runtime.observer import Cancelled
+from worldrt.runtime.observer import Cancelled, Observer
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.text2world import Text2World
 from worldrt.runtime.pipelines.video2world import Video2World
-from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.results import Result
 
 T = TypeVar("T")
@@ -42,7 +41,7 @@ def _key(job: Job, index: int) -> object:
 
 
 def make(
-    generator: Generator, jobs: Sequence[Job], observer: Bars | Plain, *, overwrite: bool
+    generator: Generator, jobs: Sequence[Job], observer: Observer, *, overwrite: bool
 ) -> Iterator[Result | Exception]:
     """What becomes of each job, in their order. A job that fails, or is refused, does not hold up the others; where
     they cannot be made together, each is made by itself."""
@@ -62,7 +61,7 @@ def make(
         yield attempt(partial(_finished, generator, run, next(frames, None), overwrite))
 
 
-def _frames(generator: Generator, runs: Sequence[Run], observer: Bars | Plain) -> list[Iterator[Frame]]:
+def _frames(generator: Generator, runs: Sequence[Run], observer: Observer) -> list[Iterator[Frame]]:
     """The frames of each run: sampled now, decoded when they are asked for."""
     start, models, requests = time.perf_counter(), generator.models, [run.job.request for run in runs]
     if generator.task == "text2image":

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import TypeVar
 
 from worldrt.runtime.timing import Timings
+
+O = TypeVar("O", bound="Observer")
 
 
 class Cancelled(Exception):  # noqa: N818  # it is none
@@ -14,7 +18,7 @@ class Cancelled(Exception):  # noqa: N818  # it is none
 
 class Observer:
     """Keeps the timings of a run. A subclass may show progress; an exception that it raises, as `Cancelled`,
-    ends the run.
+    ends the run. It is a context manager, so that a subclass may show something while a run lasts.
 
     `before_step` is called at the end of each step before its time is taken; a device that runs ahead of the host
     is waited for there, where steps are measured.
@@ -23,6 +27,14 @@ class Observer:
     def __init__(self) -> None:
         self.timings = Timings()
         self.before_step: Callable[[], None] = _nothing
+
+    def __enter__(self: O) -> O:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -44,11 +44,5 @@ class Bars(Observer):
 class Plain(Observer):
     """No progress; warnings go to stderr."""
 
-    def __enter__(self) -> Plain:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def warn(self, text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
