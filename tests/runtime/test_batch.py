@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import pytest
 
 from worldrt.engine.backends import null
 from worldrt.engine.errors import BlockedError, DeviceMemoryError
-from worldrt.runtime import generate, task_cli
-from worldrt.runtime.cli import main
+from worldrt.runtime import Request, batch_file, generate, task_cli
+from worldrt.runtime.cli import build_parser, main
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.observer import Cancelled
 from worldrt.runtime.pipelines import together
@@ -62,6 +63,20 @@ def test_pictures_and_inputs_have_their_keys(here, capsys):
     assert json.loads((here / "film1.json").read_text())["input"]["path"] == str(here / "1.png")
     (wrong,) = outcomes(capsys, [{"prompt": "x", "output_video": "c.mp4"}], task="video2world", code=2)
     assert wrong["error"] == "'input_video' is missing"
+
+
+def test_the_list_of_the_page_has_no_mistakes():
+    page = (Path(__file__).parents[2] / "docs" / "batch.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    schema = batch_file._Schema(build_parser().parse_args(["text2world"]))
+    items = [schema.item(i, data) for i, data in enumerate(json.loads(example))]
+    assert [item.mistakes for item in items] == [(), ()]
+    assert items[1].job.request == Request("A boat", "blurred", num_frames=61)
+    named = re.search(r"say what to make, by its name:(.*?)and so on", page, re.DOTALL).group(1)
+    assert set(re.findall(r"`(\w+)`", named)) <= {
+        *schema.known,
+        *batch_file._Schema(build_parser().parse_args(["video2world"])).known,
+    }
 
 
 BAD_ITEMS = [
