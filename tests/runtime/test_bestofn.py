@@ -125,6 +125,18 @@ def test_videos_that_are_there_are_judged_without_a_bundle(fake, monkeypatch, ca
     assert run("bestofn", *named, "--save_path", "empty") == 2 and "no .mp4" in capsys.readouterr().err
 
 
+def test_a_video_that_cannot_be_read_is_left_out(fake, capsys):
+    assert run("text2world", "--prompt", "x", *SMALL, "--save_path", "mine/b.mp4") == 0
+    Path("mine/a.mp4").write_text("not a film")
+    fake.replies = replies([NO])
+    named = ("--critic_url", fake.url, "--critic_model", "m", "--skip_generation", "--num_critic_trials", "1")
+    assert run("bestofn", *named, "--save_path", "mine") == 0
+    shown = capsys.readouterr()
+    assert "mine/a.mp4: cannot be read" in shown.err and shown.out.endswith("best: mine/b.mp4\n")
+    Path("mine/b.mp4").unlink()
+    assert run("bestofn", *named, "--save_path", "mine") == 2 and "cannot be read" in capsys.readouterr().err
+
+
 def test_a_critic_that_answers_nonsense_gives_no_score_and_exit_code_2(fake, capsys):
     fake.replies = replies([NONSENSE, ""])
     assert bestofn(fake, "--num_generations", "1", "--num_critic_trials", "2") == 2

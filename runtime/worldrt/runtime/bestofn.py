@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from worldrt.engine.errors import BlockedError, InputError, OutputError
 from worldrt.engine.files import staged_file
-from worldrt.engine.schema import parse_json
-from worldrt.runtime import matching, sidecar
-from worldrt.runtime.generate import Generator
+from worldrt.runtime import matching
+from worldrt.runtime.candidates import (
+    Candidate,
+    about,
+    candidate_of,
+    read_review,
+    reviews_of,
+    write_answers,
+)
+from worldrt.runtime.generate import Generator, Refiner
 from worldrt.runtime.jobs import Job, check_places
 from worldrt.runtime.models import Models
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.reason import report
-from worldrt.runtime.reason.answers import parse
-from worldrt.runtime.reason.clip import read_clip
+from worldrt.runtime.reason.clip import Clip, read_clip
 from worldrt.runtime.reason.critic import Critic, Review
 from worldrt.runtime.safety.base import Guard
 
 MOST = 10_000
-RESULTS = "best-of-n.json"
 Observe = Callable[[], Bars | Plain]
 
 
@@ -50,23 +54,6 @@ class BestOfNRequest:
         ]
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A video that was judged. `score` 0 to 1 is the share of trials that found nothing wrong, among those that could
-    be understood; None where none could. `report` is an HTML file, `answers` a JSON file."""
-
-    video: Path
-    score: float | None
-    sound: int
-    understood: int
-    trials: int
-    report: Path
-    answers: Path
-
-    def as_json(self) -> dict[str, Any]:
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-
-
 class BestOfN:
     """`with BestOfN.open(folder, critic=Critic(chat)) as best:` and `for candidate in best(BestOfNRequest(job)): ...`
 
@@ -83,13 +70,14 @@ class BestOfN:
         cls,
         *bundles: Path | str,
         critic: Critic,
-        observe: Observe = Plain,
         guard: Guard | None = None,
+        refiner: Refiner | None = None,
+        observe: Observe = Plain,
         **execution: Any,
     ) -> BestOfN:
-        """Read bundle folders; `execution` are the fields of `Execution`, `guard` as for pipelines. Raises
-        `BundleError`."""
-        return cls(Generator("video2world", Models.open(bundles, **execution), guard=guard), critic, observe)
+        """Read bundle folders; `execution` are the fields of `Execution`. Raises `BundleError`."""
+        models = Models.open(bundles, **execution)
+        return cls(Generator("video2world", models, guard=guard, refiner=refiner), critic, observe)
 
     def __enter__(self) -> BestOfN:
         return self
@@ -151,90 +139,45 @@ class BestOfN:
         """
         self.critic.check(trials)
         kept = [self._kept(video, self.critic.made_from(video, trials, seed), overwrite) for video in videos]
+        unreadable: list[InputError] = []
         for video, review in zip(videos, kept, strict=True):
-            candidate = None if review is None else _candidate(video, review)
-            if candidate is not None and candidate.report.is_file():
-                yield candidate
-            else:
-                yield self._judged(video, trials, seed, review, overwrite)
+            candidate = None if review is None else candidate_of(video, review)
+            if candidate is None or not candidate.report.is_file():
+                try:
+                    clip = read_clip(video)
+                except InputError as error:
+                    self._observe().warn(f"{error}; it is left out")
+                    unreadable.append(error)
+                    continue
+                candidate = self._judged(clip, trials, seed, review, overwrite)
+            yield candidate
+        if unreadable and len(unreadable) == len(videos):
+            raise unreadable[0]
 
     def _kept(self, video: Path, made_from: Mapping[str, Any], overwrite: bool) -> Review | None:
-        for path in _reviews(video):
-            review = _read(path)
+        for path in reviews_of(video):
+            review = read_review(path)
             if review is not None and review.made_from == made_from:
                 return review
             if not overwrite:
                 raise OutputError(f"{path} exists: it was made from other things; --overwrite, or give another folder")
         return None
 
-    def _judged(self, video: Path, trials: int, seed: int, review: Review | None, overwrite: bool) -> Candidate:
+    def _judged(self, clip: Clip, trials: int, seed: int, review: Review | None, overwrite: bool) -> Candidate:
         """Ask, where there is no review yet, and write what came of it."""
-        clip, observer, old = read_clip(video), self._observe(), _reviews(video)
+        video, observer, old = clip.path, self._observe(), reviews_of(clip.path)
         stage = f"critic: {video.name}"
         with observer, observer.stage(stage):
             review = review or self.critic.review(
                 clip, trials, seed, lambda done, total: observer.progress(stage, done, total)
             )
-        made = _candidate(video, review)
+        made = candidate_of(video, review)
         with staged_file(made.report, overwrite=overwrite) as part:
-            part.write_bytes(report.report(clip, review, _about(video, review)).encode("utf-8", "replace"))
+            part.write_bytes(report.report(clip, review, about(video, review)).encode("utf-8", "replace"))
             if made.answers not in old or overwrite:
-                _write_answers(made.answers, video, review, overwrite)
+                write_answers(made.answers, video, review, overwrite)
         for path in old:
             if path != made.answers:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".html").unlink(missing_ok=True)
         return made
-
-
-def _write_answers(place: Path, video: Path, review: Review, overwrite: bool) -> None:
-    text = json.dumps({"video": video.name} | review.as_json(), indent=1, ensure_ascii=False)
-    with staged_file(place, overwrite=overwrite) as part:
-        part.write_bytes(text.encode("utf-8", "backslashreplace"))
-
-
-def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The best first; those without a score last; equal ones in the order they have."""
-    return sorted(candidates, key=lambda candidate: -1.0 if candidate.score is None else candidate.score, reverse=True)
-
-
-def videos_in(folder: Path) -> list[Path]:
-    """The videos of a folder, by name. Raises `InputError` where there is none."""
-    found = sorted(path for path in folder.glob("*.mp4") if not path.name.startswith(".")) if folder.is_dir() else []
-    if not found:
-        raise InputError(f"{folder}: no .mp4 there to judge; leave --skip_generation out, or give another --save_path")
-    return found
-
-
-def _candidate(video: Path, review: Review) -> Candidate:
-    stem = video.with_name(f"{video.stem}{review.suffix}.json")
-    counts = (review.sound, review.understood, len(review.answers))
-    return Candidate(video, review.score, *counts, stem.with_suffix(".html"), stem)
-
-
-def _reviews(video: Path) -> list[Path]:
-    """The JSON files of reviews of a video."""
-    names = [f"{video.stem}_unscored", *(f"{video.stem}_score{i:03d}" for i in range(101))]
-    return [path for path in (video.with_name(f"{name}.json") for name in names) if path.is_file()]
-
-
-def _read(path: Path) -> Review | None:
-    """A review that was written; None for a file that is none, such as one of the official script."""
-    try:
-        data = parse_json(path.read_text(encoding="utf-8"))
-        return Review(tuple(parse(text) for text in data["responses"]), data["made_from"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _about(video: Path, review: Review) -> list[tuple[str, str]]:
-    """What is shown at the top of a report; more where the video has a sidecar."""
-    facts: list[tuple[str, str]] = []
-    try:
-        data: Mapping[str, Any] = sidecar.read(video.with_suffix(".json"))
-        facts += [("prompt", data["request"].prompt)]
-        facts += [("refined", data["refined_prompt"])] if data.get("refined_prompt") else []
-        facts += [("seed", str(data["request"].seed))]
-    except InputError:
-        pass
-    return [*facts, ("critic", str(review.made_from["critic"])), ("trials", str(len(review.answers)))]

@@ -9,7 +9,8 @@ from pathlib import Path
 from worldrt.engine.cli import USER_ERROR
 from worldrt.engine.files import staged_file
 from worldrt.runtime import flags, reason_flags, task_cli
-from worldrt.runtime.bestofn import RESULTS, BestOfN, BestOfNRequest, Candidate, ranked, videos_in
+from worldrt.runtime.bestofn import BestOfN, BestOfNRequest
+from worldrt.runtime.candidates import RESULTS, Candidate, ranked, videos_in
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import job_of
 from worldrt.runtime.progress import Bars, Plain

@@ -26,6 +26,9 @@ PACKAGES = {
     "tensorrt": "the fastest engines on NVIDIA GPUs: pip install 'worldrt[gpu]'",
     "tensorrt-rtx": "engines for RTX GPUs, also built ahead of time: pip install 'worldrt[rtx]'",
     "torch": "exporting checkpoints, and the backend torch: pip install 'worldrt[export]'",
+    "transformers": "a critic or refiner on this machine: pip install 'worldrt[reason]'",
+    "httpx": "a critic or refiner behind a server: pip install 'worldrt[critic]'",
+    "jinja2": "the critic's reports: pip install 'worldrt[critic]'",
     "onnx": "exporting checkpoints: pip install 'worldrt[export]'",
     "safetensors": "exporting checkpoints: pip install 'worldrt[export]'",
 }
