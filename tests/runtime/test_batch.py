@@ -72,7 +72,7 @@ def test_the_list_of_the_page_has_no_mistakes():
     items = [schema.item(i, data) for i, data in enumerate(json.loads(example))]
     assert [item.mistakes for item in items] == [(), ()]
     assert items[1].job.request == Request("A boat", "blurred", num_frames=61)
-    named = re.search(r"say what to make, by its name:(.*?)and so on", page, re.DOTALL).group(1)
+    named = re.search(r"what to make, by its name:(.*?)and so on", page, re.DOTALL).group(1)
     assert set(re.findall(r"`(\w+)`", named)) <= {
         *schema.known,
         *batch_file._Schema(build_parser().parse_args(["video2world"])).known,
