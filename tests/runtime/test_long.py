@@ -172,6 +172,17 @@ def test_a_decoder_that_makes_room_between_chunks_gives_the_same_film(nano_by_to
     assert found == [False] * 9
 
 
+def test_the_text_encoder_is_loaded_once_for_all_prompts(nano_by_torch):
+    """It need not stay, nor come back for the prompt of each chunk."""
+    loads = []
+    with Video2World.open(nano_by_torch.folder, offload_text=True) as world:
+        encoder = world.models.text(TASK)
+        graph = encoder._opener.graph
+        object.__setattr__(encoder._opener, "graph", lambda *names: loads.append(names) or graph(*names))
+        list(world(FILM, frames_of(1)))
+        assert len(loads) == 1 and not encoder.loaded
+
+
 def test_text2world_keeps_its_picture(nano_by_torch):
     keep, told, request = Memory(), Told(), replace(CLIP, num_chunks=2)
     with Text2World.open(nano_by_torch.folder) as world:

@@ -78,7 +78,7 @@ class KeepInFolder(Keep):
                 piece: Array = file["piece"]
                 return piece
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: it is damaged; remove it, and that chunk is made again") from error
+            raise InputError(f"{path}: it is damaged; remove it and the chunks after it, and they are made again") from error
 
     def save(self, name: str, piece: Array) -> None:
         self._begin()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from worldrt.runtime.keep import Keep
 from worldrt.runtime.long import of_chunk
 from worldrt.runtime.models import Models
 from worldrt.runtime.observer import Observer
-from worldrt.runtime.pipelines.base import Float32, Frame, encode_texts, sample_clip
+from worldrt.runtime.pipelines.base import Float32, Frame, Texts, encode_all, sample_clip
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.vae import VaeCodec
 
@@ -28,7 +28,7 @@ Clean = Callable[[], Float32]
 @dataclass(frozen=True)
 class Chunks:
     """`given` are the frames that the film starts with, `edit` those that are edited, both of the size of the video.
-    `negative_text` gives the negative prompt of a request."""
+    `negative_text` gives the negative prompt of a request; `texts` are those of chunks to come, encoded."""
 
     models: Models
     task: str
@@ -39,6 +39,7 @@ class Chunks:
     negative_text: Callable[[Request], str]
     observer: Observer
     keep: Keep
+    texts: dict[int, Texts] = field(default_factory=dict)
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames of the film as they are decoded."""
@@ -129,11 +130,19 @@ class Chunks:
         return latents
 
     def _sample(self, index: int, clean: Clean) -> Float32:
-        request, observer = of_chunk(self.request, index), self.observer
-        texts = encode_texts(self.models, self.task, request.prompt, self.negative_text(request), observer)
+        texts, seed = self._texts(index), of_chunk(self.request, index).seed
         conditions = known_frames(clean(), self.models.vae(self.task).latent_frames(self.settings.num_frames))
         start = None if self.edit is None else self._encoded(self.edit)()
-        return sample_clip(self.models, self.task, self.settings, request.seed, texts, conditions, observer, start)
+        return sample_clip(self.models, self.task, self.settings, seed, texts, conditions, self.observer, start)
+
+    def _texts(self, index: int) -> Texts:
+        """Those of a chunk. The first time those of all later chunks are encoded too, so that the encoder loads once."""
+        if index not in self.texts:
+            coming = range(index, self.settings.num_chunks)
+            requests = [of_chunk(self.request, i) for i in coming]
+            pairs = [(request.prompt, self.negative_text(request)) for request in requests]
+            self.texts.update(zip(coming, encode_all(self.models, self.task, pairs, self.observer), strict=True))
+        return self.texts.pop(index)
 
 
 def _ready(latents: Float32) -> Clean:
