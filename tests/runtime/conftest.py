@@ -123,6 +123,10 @@ def denoiser_bundle(folder: Path, config: DiTConfig, weights: dict[str, torch.Te
     sha256 = {file: b.file_sha256(folder / file) for file in sources}
     graphs = {source.name: graph_of(source, file, weights, sha256[file]) for file, source in sources.items()}
     spec = denoiser_spec(graphs, form, config.blocks, "model.safetensors")
+    if config.windows is not None:
+        rows, columns = config.windows.grid
+        sparse = b.Sparse(config.windows.grid, config.windows.names())
+        spec = replace(spec, sparse=sparse, sizes={"any": {"16:9": (16 * columns, 16 * rows)}})
     files = {"model.safetensors": fingerprint(folder / "model.safetensors")}
     manifest = b.Manifest(b.SCHEMA, "cosmos", "golden", {}, b.Weights(str(folder), files), {"task": spec})
     return b.Bundle(folder, manifest, folder), sources
@@ -259,7 +263,14 @@ def nano_by_torch(nano, monkeypatch) -> Nano:
     return nano
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stubs():
     """What tests need to make bundles of their own."""
-    return SimpleNamespace(save=save_file, run_by_torch=run_by_torch, graph_of=graph_of, denoiser_spec=denoiser_spec)
+    return SimpleNamespace(
+        save=save_file,
+        run_by_torch=run_by_torch,
+        graph_of=graph_of,
+        denoiser_spec=denoiser_spec,
+        denoiser_bundle=denoiser_bundle,
+        tiny_weights=tiny_weights,
+    )

@@ -21,8 +21,6 @@ from torch import Tensor
 from worldrt.export.families.cosmos.tensors import constant
 from worldrt.export.families.cosmos.windows import Pair, Window
 
-GATHERED_MOST = 2
-"""Keys and values are gathered for so many times the tokens of a frame at once, which bounds the memory it takes."""
 Places = tuple[int, ...]
 
 
@@ -64,13 +62,15 @@ def tiles(window: Window, grid: Pair) -> list[Tile]:
 
 
 def calls(window: Window, grid: Pair) -> list[list[Tile]]:
-    """Tiles that go through one operator together: of one size, and no more than `GATHERED_MOST` allows."""
+    """Tiles that go through one operator together: of one size, and with no more keys in all than a frame has tokens,
+    which bounds the memory that gathered keys and values take."""
     by_size: dict[int, list[Tile]] = {}
     for tile in tiles(window, grid):
         by_size.setdefault(len(tile.queries), []).append(tile)
+    most = grid[0] * grid[1] // (window.size[0] * window.size[1])
     made = []
     for equal in by_size.values():
-        parts = min(len(equal), -(-len(equal) * len(equal[0].keys) // (GATHERED_MOST * grid[0] * grid[1])))
+        parts = -(-len(equal) // most)
         made += [equal[len(equal) * i // parts : len(equal) * (i + 1) // parts] for i in range(parts)]
     return made
 
