@@ -58,7 +58,7 @@ def test_pieces_of_another_run_are_refused_by_what_differs(tmp_path):
     assert (folder / "chunk-000.npz").is_file()
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"a": 1}', "\0"])
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"a": 1}', "\0", "[" * 99999])
 def test_folders_of_something_else_are_refused(tmp_path, content):
     (tmp_path / "holiday.jpg").write_text("mine")
     if content is not None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from worldrt.engine.errors import BlockedError, InputError, OutputError
 from worldrt.engine.files import staged_file
+from worldrt.engine.schema import parse_json
 
 Array = np.ndarray[Any, Any]
 
@@ -56,7 +57,9 @@ class KeepInFolder(Keep):
 
     def _check(self) -> None:
         try:
-            kept, run = json.loads((self.folder / "run.json").read_text(encoding="utf-8")), json.loads(self._run)
+            kept, run = (
+                parse_json(text) for text in ((self.folder / "run.json").read_text(encoding="utf-8"), self._run)
+            )
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.folder}: expected what an interrupted run kept there, and it has no run.json that can be read; "
@@ -78,7 +81,7 @@ class KeepInFolder(Keep):
                 piece: Array = file["piece"]
                 return piece
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: it is damaged; remove it and the chunks after it, and they are made again") from error
+            raise InputError(f"{path}: it is damaged; remove it and later chunks, and they are made again") from error
 
     def save(self, name: str, piece: Array) -> None:
         self._begin()

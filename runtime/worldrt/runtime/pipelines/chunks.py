@@ -136,7 +136,7 @@ class Chunks:
         return sample_clip(self.models, self.task, self.settings, seed, texts, conditions, self.observer, start)
 
     def _texts(self, index: int) -> Texts:
-        """Those of a chunk. The first time those of all later chunks are encoded too, so that the encoder loads once."""
+        """Those of a chunk. The first time those of all later chunks are encoded too, and the encoder loads once."""
         if index not in self.texts:
             coming = range(index, self.settings.num_chunks)
             requests = [of_chunk(self.request, i) for i in coming]
