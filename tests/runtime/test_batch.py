@@ -90,6 +90,7 @@ BAD_ITEMS = [
     ({"prompt": "x", "output_image": "x.png"}, "did you mean 'output_video'?"),
     ({"prompt": "x", "output_video": "x.mp4", "num_frames": 8}, "multiple of 4, got 8"),
     ({"prompt": "", "output_video": "x.mp4"}, "prompt: it is empty"),
+    ({"prompt": "x", "output_video": "x.mp4", "quality": 0}, "--quality: expected 1 to 100, got 0"),
     ({"prompt": "x", "output_video": "x.gif"}, "'x.gif': expected a name that ends in"),
     ({"prompt": "x", "output_video": "/proc/none/x.mp4"}, "cannot be written"),
     ({"prompt": "x", "output_video": "good.mp4"}, "good.json: item 0 has this place already"),
@@ -107,6 +108,27 @@ def test_a_bad_item_is_told_and_the_others_are_made(here, capsys, item, why):
     assert good["status"] == "made" and (here / "good.mp4").is_file()
     assert bad["status"] == "failed" and why in bad["error"]
     assert set(os.listdir()) == {"batch", "there.json", "good.mp4", "good.json"}
+
+
+def test_inputs_that_cannot_be_read_are_found_before_anything_is_made(here, capsys, monkeypatch):
+    assert run([{"prompt": "s", "output_image": "s.png"}], task="text2image") == 0
+    (here / "torn.png").write_bytes((here / "s.png").read_bytes()[:50])
+    item = {"prompt": "x", "input_video": "s.png", "output_video": "good.mp4"}
+    bad = {
+        "torn.png": "cannot be read",
+        "batch": "it holds no picture",
+        "none.png": "no such file",
+        ".": "no such file",
+    }
+    items = [item, *({"prompt": "x", "input_video": name, "output_video": f"{i}.mp4"} for i, name in enumerate(bad))]
+    items.append(item | {"num_conditional_frames": 5, "output_video": "five.mp4"})
+    assert run(items, "--strict", task="video2world") == 2
+    told = capsys.readouterr().err.splitlines()
+    for line, why in zip(told, [*bad.values(), "expected 5 frame(s) or more, got 1"], strict=False):
+        assert why in line, line
+    assert "5 of 6 items" in told[-1] and not (here / "good.mp4").exists()
+    done = outcomes(capsys, items, code=2, task="video2world")
+    assert [o["status"] for o in done] == ["made", *["failed"] * 5]
 
 
 def test_all_mistakes_of_an_item_are_told_at_once(here, capsys):

@@ -89,6 +89,12 @@ def test_a_sidecar_of_an_older_version_can_be_repeated(here):
     assert facts("b.json")["request"] == facts("a.json")["request"]
 
 
+def test_the_quality_of_a_file_is_repeated(here):
+    assert run("text2world", *RUN, "--quality", "20", "--save_path", "a.mp4") == 0
+    assert run("text2world", "--from_sidecar", "a.json", "--save_path", "b.mp4") == 0
+    assert facts("b.json")["quality"] == 20 and (here / "a.mp4").read_bytes() == (here / "b.mp4").read_bytes()
+
+
 class _Refiner:
     def __init__(self):
         self.asked = []

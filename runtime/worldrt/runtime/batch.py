@@ -6,12 +6,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from worldrt.engine.errors import BlockedError, InputError, OutputError, WorldrtError
 from worldrt.engine.files import check_place
-from worldrt.runtime import matching, prompts
+from worldrt.runtime import inputs, matching, prompts
 from worldrt.runtime.batch_file import Item
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.grouped import groups
@@ -48,12 +49,19 @@ def checked(items: Iterable[Item], generator: Generator, *, overwrite: bool) -> 
 
 def _checked(item: Item, job: Job, generator: Generator, taken: dict[Path, int], overwrite: bool) -> Item:
     mistakes = []
-    for check in (lambda: generator.settings(job), lambda: _check_place(item, job, generator, taken, overwrite)):
+    for check in (partial(_check_job, job, generator), partial(_check_place, item, job, generator, taken, overwrite)):
         try:
             check()
         except (InputError, OutputError) as error:
             mistakes.append(str(error))
     return replace(item, job=None, mistakes=tuple(mistakes)) if mistakes else item
+
+
+def _check_job(job: Job, generator: Generator) -> None:
+    """The input is read, too: better now than after hours."""
+    generator.settings(job)
+    if generator.task == "video2world":
+        inputs.given(generator.task, job)
 
 
 def _check_place(item: Item, job: Job, generator: Generator, taken: dict[Path, int], overwrite: bool) -> None:

@@ -25,6 +25,7 @@ LARGEST_BYTES = 1 << 26
 _OF_JOB: dict[str, tuple[str, Any]] = {  # key of an item that is no field of a request: field of the job, its type
     "num_conditional_frames": ("given_frames", int),
     "input_reader": ("reader", str),
+    "quality": ("quality", int),
     "input_video_path": ("edit_path", Path),
 }
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from worldrt.engine.files import staged_file
 from worldrt.runtime import inputs, sidecar
-from worldrt.runtime.jobs import Job
+from worldrt.runtime.jobs import Job, check_quality
 from worldrt.runtime.keep import Keep
 from worldrt.runtime.long import prompts_of
 from worldrt.runtime.models import Models
@@ -61,6 +61,10 @@ class Generator:
         """Of the models that run."""
         return ("text2image", "video2world") if self.task == "text2world" else (self.task,)
 
+    def refines(self, job: Job) -> bool:
+        """Whether a job's prompt is refined. Chunks that have prompts of their own keep them."""
+        return self.refiner is not None and self.task != "text2image" and not job.request.chunk_prompts
+
     def check_models(self) -> None:
         """Raises `InputError` where a model is missing, whatever the job."""
         for task in self.tasks:
@@ -69,6 +73,7 @@ class Generator:
     def settings(self, job: Job) -> dict[str, Settings]:
         """What a job comes to, by model; raises `InputError`."""
         inputs.check(self.task, job)
+        check_quality(job.quality)
         if self.task == "text2world":
             return Text2World(self.models).settings(job.request)
         if self.task == "text2image":
@@ -143,7 +148,7 @@ class Generator:
     def refined(self, run: Run, frames: Frame) -> Request:
         """The request with the prompt that the video model gets."""
         text = run.job.refined_prompt
-        if text is None and self.refiner is not None:
+        if text is None and self.refiner is not None and self.refines(run.job):
             text = run.keep.text("refined", partial(self._refine, self.refiner, run, frames))
         if text is None:
             return run.job.request

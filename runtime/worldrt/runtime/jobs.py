@@ -53,6 +53,12 @@ def job_of(args: argparse.Namespace) -> Job:
     )
 
 
+def check_quality(quality: int | None) -> None:
+    """Raises `InputError` for a number that is none."""
+    if quality is not None and not 1 <= quality <= 100:
+        raise InputError(f"--quality: expected 1 to 100, got {quality}")
+
+
 def check_places(jobs: Iterable[Job], *, overwrite: bool) -> None:
     """Raises `OutputError` or `InputError` for results that cannot be put, all of them, where they should go."""
     taken: set[Path] = set()

@@ -8,6 +8,7 @@ from pathlib import Path
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
 from worldrt.runtime import benchmark
+from worldrt.runtime.jobs import check_quality
 
 _DEFAULT_PLACE = {"text2image": "output/generated_image.jpg"}
 
@@ -41,5 +42,4 @@ def check(args: argparse.Namespace) -> None:
     benchmark.check(args.benchmark)
     if args.benchmark and args.batch_size > 1:
         raise InputError("--benchmark: it measures one result at a time; leave --batch_size out")
-    if args.quality is not None and not 1 <= args.quality <= 100:
-        raise InputError(f"--quality: expected 1 to 100, got {args.quality}")
+    check_quality(args.quality)

@@ -49,7 +49,7 @@ def _parsed(defaults: dict[str, Any], parse: Callable[[Mapping[str, Any]], argpa
 def _defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """By name of the parsed argument."""
     values = {field.name: getattr(data["request"], field.name) for field in fields(Request)}
-    values |= flags_of(data["execution"]) | {"refined_prompt": data.get("refined_prompt")}
+    values |= flags_of(data["execution"]) | {key: data.get(key) for key in ("refined_prompt", "quality")}
     given = data["input"]
     if given is not None:
         values |= {"input_path": Path(given.path), "num_conditional_frames": given.frames}

@@ -62,6 +62,7 @@ def describe(task: str, job: Job, settings: Mapping[str, Settings], models: Mode
         "request": encode(job.request),
         "input": encode(input_of(job)),
         "edit": encode(edit_of(job)),
+        "quality": job.quality,
         "settings": {name: asdict(value) for name, value in settings.items()},
         "bundles": [_identity(bundle) for bundle in models.bundles],
         "execution": encode(note_of(models.execution)),
@@ -112,6 +113,7 @@ _READ: dict[str, Any] = {  # what a run is repeated from
     "edit": Edited | None,
     "changes": Mapping[str, ChangeNote] | None,
     "refined_prompt": str | None,
+    "quality": int | None,
 }
 
 
