@@ -9,6 +9,8 @@ from worldrt.engine.errors import BlockedError
 from worldrt.runtime import BestOfN, BestOfNRequest, Request
 from worldrt.runtime.cli import main
 from worldrt.runtime.jobs import Job
+from worldrt.runtime.observer import Cancelled
+from worldrt.runtime.progress import Plain
 from worldrt.runtime.reason.critic import Critic
 
 from ..fakes import qwen
@@ -210,6 +212,33 @@ def test_python_yields_candidates_as_they_are_judged(work, nano):
         assert (first.score, chat.asked) == (0.0, 1) and first.report.is_file()
         assert [candidate.score for candidate in judged] == [1.0]
     assert chat.unloaded
+
+
+def test_judging_ends_when_an_observer_raises(work, nano):
+    class Watched(Plain):
+        def progress(self, stage, done, total):
+            if stage.startswith("critic"):
+                raise Cancelled
+
+    class Telling(Answers):
+        def ask(self, question, sampling, count=1, progress=None):
+            progress(0, count)
+            return super().ask(question, sampling, count)
+
+    with BestOfN.open(nano.folder, critic=Critic(Telling()), observe=Watched) as best, pytest.raises(Cancelled):
+        list(best(wanted(work)))
+    assert sorted(path.suffix for path in (work / "out").iterdir()) == [".json", ".json", ".mp4", ".mp4"]
+
+
+def test_other_ways_to_show_a_clip_are_other_reviews(fake, capsys):
+    fake.replies = replies([NO])
+    arguments = ("--num_generations", "1", "--num_critic_trials", "1")
+    assert bestofn(fake, *arguments, "--critic_frames", "3") == 0
+    content = fake.asked[0]["messages"][1]["content"]
+    assert [part["type"] for part in content].count("image_url") == 3
+    assert bestofn(fake, *arguments, "--critic_shown", "video") == 2 and "--overwrite" in capsys.readouterr().err
+    assert bestofn(fake, *arguments, "--critic_shown", "video", "--overwrite") == 0
+    assert fake.asked[1]["messages"][1]["content"][0]["type"] == "video_url"
 
 
 def test_a_video_that_the_guardrail_blocks_is_left_out(work, nano):

@@ -178,6 +178,7 @@ def test_a_model_of_a_folder_refines(work):
         (("--refiner_url", "x", "--refiner_model", "m"), "expected the URL of a server"),
         (("--refiner_url", "http://x", "--refiner_path", "y"), "give one of them"),
         (("--refiner_url", "http://x", "--refiner_model", "m", "--refiner_timeout", "0"), "--refiner_timeout"),
+        (("--refiner_url", "http://x", "--refiner_model", "m", "--refiner_frames", "0"), "--refiner_frames"),
         (("--refiner_prompt", "x.txt"), "no refiner"),
         (("--refiner_url", "http://x", "--refiner_model", "m", "--refiner_prompt", "x.txt"), "x.txt: cannot be read"),
     ],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODEL = "nvidia/Cosmos-Reason1-7B"
 TIMEOUT_S = 600.0
+FRAMES = 16
 
 
 def add_refiner(parser: Parser) -> None:
@@ -43,6 +44,7 @@ def _add_model(parser: Parser, who: str, title: str, *aliases: str) -> Any:
     add(f"--{who}_prompt", type=Path, metavar="FILE", help="another instruction than our own")
     add(f"--{who}_device", metavar="DEVICE", help="of a folder's model: cuda where there is one, else cpu")
     add(f"--{who}_shown", choices=("images", "video"), default="images", help="how a server is shown a clip")
+    add(f"--{who}_frames", type=int, default=FRAMES, metavar="N", help="the most images of a clip (%(default)d)")
     add(f"--{who}_timeout", type=float, default=TIMEOUT_S, metavar="S", help="for an answer of a server (%(default)g)")
     return group
 
@@ -95,8 +97,11 @@ def _endpoint(args: argparse.Namespace, who: str, url: str) -> Chat:
         raise InputError(f"--{who}_model: the name of the model on the server of --{who}_url is missing")
     if not 0 < timeout_s <= 86400:
         raise InputError(f"--{who}_timeout: expected seconds above 0 and up to a day, got {timeout_s:g}")
+    frames = getattr(args, f"{who}_frames")
+    if not 1 <= frames <= 768:
+        raise InputError(f"--{who}_frames: expected 1 to 768, got {frames}")
     key = os.environ.get(f"WORLDRT_{who.upper()}_API_KEY", "").strip() or None
-    return EndpointChat(Server(url, model, key, getattr(args, f"{who}_shown"), timeout_s=timeout_s))
+    return EndpointChat(Server(url, model, key, getattr(args, f"{who}_shown"), frames, timeout_s))
 
 
 def _named(args: argparse.Namespace, who: str, kind: str) -> str:

@@ -67,7 +67,8 @@ class EndpointChat:
 
     @property
     def name(self) -> str:
-        return f"{self.server.model} at {_public(self.server.url)}"
+        shown = "the video" if self.server.shown == "video" else f"{self.server.most_frames} images"
+        return f"{self.server.model} at {_public(self.server.url)}, shown {shown}"
 
     def ask(
         self, question: Question, sampling: Sampling, count: int = 1, progress: Progress | None = None
@@ -155,7 +156,7 @@ class EndpointChat:
         return [plain(answer or "") for answer in found]
 
     def _error(self, text: str) -> BackendError:
-        return BackendError(f"{self.name}: {text}")
+        return BackendError(f"{self.server.model} at {_public(self.server.url)}: {text}")
 
     def _excerpt(self, text: str) -> str:
         """The beginning of an answer, in one line, without the key that a server may repeat."""
