@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from worldrt.runtime import Request, cli
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job
 from worldrt.runtime.keep import KeepInFolder
+from worldrt.runtime.matching import finished
 from worldrt.runtime.models import Models
 from worldrt.runtime.pipelines import chunks
 from worldrt.runtime.progress import Plain
@@ -186,3 +188,30 @@ def test_a_blocked_film_leaves_nothing(here, nano_by_torch, monkeypatch, prompts
     with pytest.raises(BlockedError):
         generator.run(Job(request, "a.mp4"), Plain(), overwrite=False)
     assert os.listdir() == [] and len(made) == (0 if "gun" in prompts[2] else 2)
+
+
+class Refiner:
+    """Says another thing each time."""
+
+    def __init__(self):
+        self.asked = []
+
+    def refine(self, prompt, frames):
+        self.asked.append(prompt)
+        return f"{prompt}, refined {len(self.asked)}"
+
+
+def test_a_prompt_is_refined_once_for_a_film_and_its_continuation(here, nano_by_torch, monkeypatch):
+    request = Request("a", steps=1, num_frames=5, width=48, height=32, num_chunks=2, negative_prompt="x")
+    refiner = Refiner()
+    generator = Generator("text2world", Models.open([nano_by_torch.folder]), refiner=refiner)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        sampling(patch, stop_at=1)
+        generator.run(Job(request, "a.mp4"), Plain(), overwrite=False)
+    generator.run(Job(request, "a.mp4"), Plain(), overwrite=False)
+    assert refiner.asked == ["a"]
+    assert json.loads((here / "a.json").read_text())["refined_prompt"] == "a, refined 1"
+    own = Job(replace(request, chunk_prompts=("a", "b")), "b.mp4")
+    generator.run(own, Plain(), overwrite=False)
+    assert refiner.asked == ["a"] and not generator.refines(own)  # the user has written what each chunk shows
+    assert finished(own, generator, overwrite=False)

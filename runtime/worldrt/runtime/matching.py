@@ -24,13 +24,12 @@ def finished(job: Job, generator: Generator, *, overwrite: bool) -> bool:
 
 
 def _matches(data: dict[str, Any], job: Job, generator: Generator) -> bool:
-    refines = generator.refiner is not None and generator.task != "text2image"
     return (
         data["task"] == generator.task
         and data["request"] == job.request
         and data["input"] == sidecar.input_of(job)
         and data["edit"] == sidecar.edit_of(job)
         and bool(data.get("guardrail")) == (generator.guard is not None)
-        and (data.get("refined_prompt") is not None) == refines
+        and (data.get("refined_prompt") is not None) == generator.refines(job)
         and not sidecar.differs(data, generator.models)
     )
