@@ -10,7 +10,7 @@ import numpy as np
 from worldrt.engine.device import Buffer
 from worldrt.runtime.bound import ALL, BoundDenoiser
 from worldrt.runtime.samplers import SamplerTable
-from worldrt.runtime.updates import Rows, Update, bind_update
+from worldrt.runtime.updates import Rows, Update, bind_copy, bind_update
 
 Renoise = Callable[[int], np.ndarray[Any, np.dtype[np.float32]]]
 
@@ -83,13 +83,14 @@ class Steps:
         """x takes the step that the predictions in their buffers say. Where both texts go through one call, the second
         state follows the first."""
         self._updates[guided]()
-        if self._twin:
-            self.bound.device.copy(*self._twin)
+        if self._twin is not None:
+            self._twin()
 
 
-def _twin(bound: BoundDenoiser) -> tuple[Buffer, Buffer] | None:
-    clips = bound.clips
-    return (bound.inputs["x"][clips : 2 * clips], bound.x) if bound.batch == 2 * clips else None
+def _twin(bound: BoundDenoiser) -> Update | None:
+    if bound.batch == bound.clips:
+        return None
+    return bind_copy(bound.device, bound.inputs["x"][bound.clips :], bound.x)
 
 
 def _levels(table: SamplerTable, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -51,15 +51,23 @@ def bind_update(
     return partial(MultistepUpdate(view(x), view(x0), **arrays, guidance=guidance), row.numpy())
 
 
+def bind_copy(device: Device, target: Buffer, source: Buffer) -> Update:
+    """A copy between two buffers of a shape."""
+    if device.name == "cpu":
+        return partial(np.copyto, target.numpy(), source.numpy())
+    return partial(device.copy, target, source)
+
+
 class Rows:
     """The rows of a table, on the device from the start; `set` copies one into a fixed place, where all that follows
     finds it: so it can be part of a CUDA graph."""
 
     def __init__(self, device: Device, place: Buffer, rows: np.ndarray[Any, Any]) -> None:
-        self.place, self._device = place, device
+        self.place = place
         memory = device.empty(rows.shape, place.dtype)
         device.upload(memory, np.ascontiguousarray(rows))
-        self._each = [memory[i : i + 1].reshape(rows.shape[1:]) for i in range(len(rows))]
+        each = [memory[i : i + 1].reshape(place.shape) for i in range(len(rows))]
+        self._copies = [bind_copy(device, place, row) for row in each]
 
     def set(self, index: int) -> None:
-        self._device.copy(self.place, self._each[index])
+        self._copies[index]()
