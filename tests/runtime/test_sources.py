@@ -11,7 +11,7 @@ import zlib
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.sources import open_source
@@ -156,6 +156,14 @@ def test_moving_webp_needs_pillow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(InputError, match=r"pip install 'worldrt\[images\]'"):
         read(tmp_path / "a.webp")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow writes no AVIF")
+def test_pictures_of_several_parts_are_not_taken_for_their_first_part(tmp_path):
+    """Phones' HEIC pictures are tiles; an AVIF's transparency is a picture of its own."""
+    assert np.abs(read(saved(tmp_path / "a.avif", quality=95)).astype(int) - PHOTO).mean() < 4
+    with pytest.raises(InputError, match="is not put together; give a PNG"):
+        read(saved(tmp_path / "b.avif", ALPHA))
 
 
 def test_five_frames_of_a_picture(tmp_path):

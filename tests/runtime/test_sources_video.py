@@ -173,7 +173,9 @@ def test_fewer_than_five_and_none_at_all(tmp_path):
             stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
             container.start_encoding()
         for end in ("last", "first"):
-            with pytest.raises(InputError, match=r"expected 1 frame\(s\) or more, got 0|it holds no picture|End of file"):
+            with pytest.raises(
+                InputError, match=r"expected 1 frame\(s\) or more, got 0|it holds no picture|End of file"
+            ):
                 getattr(open_source(tmp_path / name), end)(1)
 
 

@@ -24,7 +24,7 @@ from worldrt.engine.device import open_device
 from worldrt.engine.errors import InputError, WorldrtError
 from worldrt.runtime.sources._pixels import UPRIGHT, Frame, Turn, opaque
 from worldrt.runtime.sources.base import Source, stacked, unreadable
-from worldrt.runtime.sources.media import Media, opened
+from worldrt.runtime.sources.media import opened
 
 ON_CPU = frozenset(("vp8", "vp9", "mjpeg"))
 ON_GPU = ON_CPU | {"h264", "hevc", "av1", "mpeg4"}
@@ -89,7 +89,11 @@ class DaliSource(Source):
                 return _Facts(1, media.codec, still=True)
             if media.codec not in (ON_CPU if self.device == "cpu" else ON_GPU):
                 raise self._refused(f"{media.codec} video" + (" without a GPU" if media.codec in ON_GPU else ""))
-            return _video_facts(media)
+            total = sum(1 for packet in media.packets() if packet.size)
+        with opened(self.path) as media:  # by PyAV, for DALI does not say how frames are declared
+            for frame in media.decoded():
+                return _Facts(total, media.codec, colorspace=int(frame.colorspace), turn=Turn.of_frame(frame))
+        return _Facts(0, "")
 
     def _refused(self, what: str) -> InputError:
         return InputError(f"{self.path}: DALI does not read {what}; --input_reader media does")
@@ -134,17 +138,6 @@ class _Facts:
     still: bool = False
     colorspace: int = 2
     turn: Turn = UPRIGHT
-
-
-def _video_facts(media: Media) -> _Facts:
-    """By PyAV: DALI counts no frames from the end, and does not say how they are declared."""
-    colorspace, turn = 2, UPRIGHT
-    for frame in media.decoded():
-        colorspace, turn = int(frame.colorspace), Turn.of_frame(frame)
-        break
-    media.container.seek(0)
-    total = sum(1 for packet in media.packets() if packet.size)
-    return _Facts(total, media.codec, colorspace=colorspace, turn=turn)
 
 
 def recoloured(frame: Frame, colorspace: int) -> Frame:

@@ -23,6 +23,7 @@ INDEXED = ("mov", "matroska")
 FROM_KEY_FRAMES = frozenset(
     ("h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1")
 )
+HEIF = frozenset(("avif", "avis", "heic", "heis", "heix", "hevc", "mif1", "msf1"))  # brands of ISO/IEC 23008-12
 ATTACHED_PIC = 0x0400  # AV_DISPOSITION_
 
 
@@ -51,9 +52,10 @@ class MediaSource(Source):
             if media.head.animated_webp:
                 return stacked(self.path, deque(_webp.frames_of(self.path), count), count)
             tail = media.tail(count) if media.seekable else None
-            if tail is None:
-                tail = deque(media.decoded(), count)
-            return stacked(self.path, [media.rgb(frame) for frame in tail], count)
+            if tail is not None:
+                return stacked(self.path, [media.rgb(frame) for frame in tail], count)
+        with opened(self.path) as media:
+            return stacked(self.path, [media.rgb(frame) for frame in deque(media.decoded(), count)], count)
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,8 @@ class Media:
         return self.indexed and self.codec in FROM_KEY_FRAMES
 
     def decoded(self) -> Iterator[Any]:
-        """FFmpeg's frames from the start; one of a picture, whatever else its file holds (a phone's JPEG may have a
-        gain map or a film behind it)."""
-        if self.seekable:
-            self.container.seek(0)
+        """FFmpeg's frames from where the file was opened; one of a picture, whatever else its file holds (a phone's JPEG
+        may have a gain map or a film behind it)."""
         for packet in self.packets():
             for frame in packet.decode():
                 yield frame
@@ -163,6 +163,8 @@ def _media(path: Path, container: Any, head: Head, limit: dict[str, str]) -> Med
         sound = "only sound" if container.streams.audio else "no picture"
         raise InputError(f"{path}: it holds {sound}; give a picture or a video")
     stream = streams[0]
+    if len(streams) > 1 and str(container.metadata.get("major_brand", "")).strip() in HEIF:
+        raise unreadable(path, "a HEIC or AVIF picture in tiles, or with transparency, is not put together; give a PNG")
     if stream.codec_context is None:
         raise unreadable(path, "this build of FFmpeg has no decoder for it")
     check_pixels(path, stream.codec_context.width, stream.codec_context.height)
