@@ -121,7 +121,7 @@ def test_inputs_that_cannot_be_read_are_found_before_anything_is_made(here, caps
         ".": "no such file",
     }
     items = [item, *({"prompt": "x", "input_video": name, "output_video": f"{i}.mp4"} for i, name in enumerate(bad))]
-    items.append(item | {"num_conditional_frames": 5, "output_video": "five.mp4"})
+    items.append(item | {"num_conditional_frames": 5, "num_frames": 9, "output_video": "five.mp4"})
     assert run(items, "--strict", task="video2world") == 2
     told = capsys.readouterr().err.splitlines()
     for line, why in zip(told, [*bad.values(), "expected 5 frame(s) or more, got 1"], strict=False):
