@@ -186,6 +186,9 @@ def test_planes_are_seen_in_colour_and_pixelated_in_place(pixel_format):
     assert len(np.unique(seen[8:24, 8:32].reshape(-1, 3), axis=0)) <= 100 < 12 * 8 * 4
     assert len(np.unique(planes(covered, pixel_format)[0][8:24, 8:32])) <= 25
     np.testing.assert_array_equal(seen[26:], rgb_of(frame, pixel_format)[26:])
+    for plane in planes(pixelated(frame, [(9, 9, 31, 23)], pixel_format), pixel_format)[1:]:
+        cells = plane[4:12, 4:16].reshape(-1, plane.shape[-1])  # with those that the box covers in part
+        assert len(np.unique(cells, axis=0)) <= 25 < len(cells)
 
 
 def test_a_guard_of_weights_checks_words_text_frames_and_faces(tmp_path):

@@ -19,7 +19,6 @@ from worldrt.runtime.safety.video_model import batch_norm
 ANCHORS_PX = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # by stride
 VARIANCES = (0.1, 0.2)
 MEANS_BGR = (104.0, 117.0, 123.0)
-NARROW = 64  # pyramids this narrow have leaky ReLUs
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -66,23 +65,18 @@ def _bottleneck(x: Any, at: str, w: Weights, stride: int) -> Any:
 def pyramid(levels: list[Any], w: Weights) -> list[Any]:
     """Features of each stride: what lies above added from coarse to fine, then a wider view of each."""
     functional = library("torch.nn.functional")
-    slope = 0.1 if w["fpn.output1.0.weight"].shape[0] <= NARROW else 0.0
-    out = [_unit(x, f"fpn.output{i}", w, slope) for i, x in enumerate(levels, 1)]
+    out = [_unit(x, f"fpn.output{i}", w).relu() for i, x in enumerate(levels, 1)]
     for i in (1, 0):
         above = functional.interpolate(out[i + 1], size=out[i].shape[2:], mode="nearest")
-        out[i] = _unit(out[i] + above, f"fpn.merge{i + 1}", w, slope)
-    return [_context(x, f"ssh{i}.", w, slope) for i, x in enumerate(out, 1)]
+        out[i] = _unit(out[i] + above, f"fpn.merge{i + 1}", w).relu()
+    return [_context(x, f"ssh{i}.", w) for i, x in enumerate(out, 1)]
 
 
-def _context(x: Any, at: str, w: Weights, slope: float) -> Any:
+def _context(x: Any, at: str, w: Weights) -> Any:
     """Three fields of view, 3x3, 5x5 and 7x7, the larger ones as rows of 3x3 convolutions."""
-    five = _unit(x, at + "conv5X5_1", w, slope)
-    seven = _unit(five, at + "conv7X7_2", w, slope)
-    views = [
-        _unit(x, at + "conv3X3", w),
-        _unit(five, at + "conv5X5_2", w),
-        _unit(seven, at + "conv7x7_3", w),
-    ]
+    five = _unit(x, at + "conv5X5_1", w).relu()
+    seven = _unit(five, at + "conv7X7_2", w).relu()
+    views = [_unit(x, at + "conv3X3", w), _unit(five, at + "conv5X5_2", w), _unit(seven, at + "conv7x7_3", w)]
     return library("torch").cat(views, 1).relu()
 
 
@@ -118,10 +112,8 @@ def decode(shifts: Float32, places: Float32, size_px: tuple[int, int]) -> Float3
     return boxes
 
 
-def _unit(x: Any, at: str, w: Weights, slope: float | None = None) -> Any:
-    """Convolution, batch norm and, with a slope, a leaky ReLU."""
-    y = _conv(x, at + ".0", at + ".1", w, pad=w[at + ".0.weight"].shape[-1] // 2)
-    return y if slope is None else library("torch.nn.functional").leaky_relu(y, slope)
+def _unit(x: Any, at: str, w: Weights) -> Any:
+    return _conv(x, at + ".0", at + ".1", w, pad=w[at + ".0.weight"].shape[-1] // 2)
 
 
 def _conv(x: Any, at: str, norm: str, w: Weights, *, stride: int = 1, pad: int = 0) -> Any:
