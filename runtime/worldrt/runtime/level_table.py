@@ -6,6 +6,7 @@ A frame goes from level k to k - 1 by x' = a x + b x0 + c x0_prev + d noise, in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,12 +48,12 @@ class LevelTable:
         """T, the number of steps a frame takes."""
         return len(self.labels) - 1
 
-    @property
+    @cached_property
     def needs_previous(self) -> bool:
         """Whether a step uses the x0 of the step before."""
         return bool(self.steps[1:, 2].any())
 
-    @property
+    @cached_property
     def needs_noise(self) -> bool:
         """Whether steps add fresh noise."""
         return bool(self.steps[1:, 3].any() or self.first[1:, 3].any())

@@ -43,7 +43,7 @@ def dpm_sde(steps: int, abar: Float64 | None = None) -> LevelTable:
     x' = sqrt((1 - abar') / (1 - abar)) e^-h x + (1 - e^-2h) sqrt(abar') D + sqrt((1 - abar') (1 - e^-2h)) eps, where
     D = x0 in first order and (1 + 1 / 2r) x0 - 1 / 2r x0_prev in second. Lu et al., DPM-Solver++ (2022), appendix.
     A step goes to t - floor(1000 / steps), and below 0 to abar = 1. Reset rule: history is lost when frames leave,
-    and all frames are first order on a row where one becomes clean.
+    and all frames are first order on a row where one goes below 0.
     """
     _check_steps(steps)
     table = alphas_cumprod() if abar is None else abar
@@ -60,11 +60,11 @@ def dpm_sde(steps: int, abar: Float64 | None = None) -> LevelTable:
         gain = -np.expm1(-2 * h)
         keep = np.sqrt((1 - towards[level]) / (1 - here[level])) * np.exp(-h)
         push, spread = gain * np.sqrt(towards[level]), np.sqrt((1 - towards[level]) * gain)
-        half = h / (now[level] - now[level + 1]) / 2 if 1 < level < steps else 0.0  # 1 / 2r; from lambda = -inf, 0
+        half = h / (now[level] - now[level + 1]) / 2 if after[level] >= 0 and level < steps else 0.0  # 1 / 2r
         first[level] = keep, push, 0.0, spread
         steps_[level] = keep, push * (1 + half), -push * half, spread
     root, spread_of = np.sqrt(here), np.sqrt(1 - here)
-    return LevelTable(labels.astype(np.float64), root, spread_of, steps_, first, True, True)
+    return LevelTable(labels.astype(np.float64), root, spread_of, steps_, first, True, bool(after[1] < 0))
 
 
 def phased_ddim(steps: int, phases: int, original_steps: int = 40, abar: Float64 | None = None) -> LevelTable:

@@ -14,6 +14,7 @@ last bit of float64, which float32 shows once in some 10^8 values.
 from __future__ import annotations
 
 import math
+import threading
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -49,12 +50,25 @@ class CounterNoise:
     def __init__(self, seed: int, shape: Shape) -> None:
         check_seed(seed)
         self._seed, self._shape, self._count = seed, shape, math.prod(shape)
+        self._words = np.random.Philox(0)  # made once: making one asks the system for entropy
+        self._state, self._lock = self._words.state, threading.Lock()
 
     def __call__(self, use: Use, frame: int, level: int, row: int) -> Float32:
+        half = -(-self._count // 2)
         key = np.array([self._seed, use], np.uint64)
         counter = np.array([0, level, frame & _WORD, row if use == Use.HISTORY else 0], np.uint64)
-        words = np.random.Philox(counter=counter, key=key).random_raw(-(-self._count // 2))
-        radius = np.sqrt(-2 * np.log(((words >> np.uint64(32)) + 0.5) * 2.0**-32))
-        angle = ((words & np.uint64(0xFFFFFFFF)) + 0.5) * (2 * math.pi * 2.0**-32)
-        values = np.concatenate((radius * np.cos(angle), radius * np.sin(angle)))[: self._count]
-        return values.astype(np.float32).reshape(self._shape)
+        state: Any = {**self._state, "state": {"counter": counter, "key": key}}
+        with self._lock:
+            self._words.state = state
+            words = self._words.random_raw(half)
+        lower, upper = words.astype("<u8", copy=False).view("<u4").reshape(half, 2).T
+        radius, angle = upper + 0.5, lower + 0.5
+        radius *= 2.0**-32
+        np.log(radius, out=radius)
+        radius *= -2
+        np.sqrt(radius, out=radius)
+        angle *= 2 * math.pi * 2.0**-32
+        values = np.empty(2 * half, np.float32)
+        np.multiply(radius, np.cos(angle), out=values[:half], casting="same_kind")
+        np.multiply(radius, np.sin(angle), out=values[half:], casting="same_kind")
+        return values[: self._count].reshape(self._shape)

@@ -61,6 +61,8 @@ class Queue:
         precision: Precision = "float32",
     ) -> None:
         schedule = plan.schedule
+        if len(shape) < 3 or min(shape) < 1:
+            raise InputError(f"frames of a queue: expected a shape (B, C, H, W) or (B, C, views, H, W), got {shape}")
         if table.top != schedule.steps:
             raise InputError(f"sampler: expected {schedule.steps} steps as in the schedule, got {table.top}")
         self.plan, self.schedule, self.table = plan, schedule, table
@@ -84,13 +86,15 @@ class Queue:
         """Whether the stream has ended and all its frames were handed out."""
         return self.end is not None and self.first + self.leaving >= self.end
 
-    @property
-    def row(self) -> Row:
-        """The next row."""
-        left = None
-        if self.end is not None and self.schedule.drain == "shrink":
-            left = self.end - self.first - self.leaving
-        return self.plan.row(self.row_number, left)
+    def next_row(self) -> Row | None:
+        """Bind the frames that enter before the next row, and give that row; None where the stream is done."""
+        if self.leaving and not self.done:
+            self._shift()
+        if not self.done:
+            self._fill(0)
+        if self.done:
+            return None
+        return self.plan.row(self.row_number, self.filled if self.schedule.drain == "shrink" else None)
 
     def start(self, video: Float32 | None = None) -> None:
         """Give the history and, to renoise, the frames that slots begin with: float32 (B, C, places, ...), clean,
@@ -123,13 +127,10 @@ class Queue:
         """Run the next row; `row` stands for it where it was taken from the plan before. `each(evaluate, calls)` gives
         the x0 of the calls in their order, as `map` or the map of a thread pool does. Raises `InputError` for a row
         that does not follow the one before."""
-        if self.leaving and not self.done:
-            self._shift()
-        if not self.done:
-            self._fill(0)
-        if self.done:
+        found = self.next_row()
+        if found is None:
             return []
-        row = row or self.row
+        row = row or found
         self._check(row)
         self.apply(row, each)
         self.row_number += 1
