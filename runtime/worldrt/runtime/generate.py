@@ -135,7 +135,7 @@ class Generator:
 
     def _frames(self, run: Run) -> Iterator[Frame]:
         request, observer, keep = run.job.request, run.observer, run.keep
-        edit = inputs.clip_of(self.task, run.job, list(run.settings.values())[-1].num_frames)
+        edit = inputs.clip_of(self.task, run.job, list(run.settings.values())[-1])
         if self.task == "text2world":
             refine = partial(self.refined, run)
             yield from Text2World(self.models)(request, observer, refine, edit=edit, keep=keep)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from worldrt.engine.errors import InputError
+from worldrt.runtime.images import cover
 from worldrt.runtime.jobs import Job
 from worldrt.runtime.pipelines.base import Frame
-from worldrt.runtime.sources.base import open_source, stacked
+from worldrt.runtime.request import Settings
+from worldrt.runtime.sources.base import check_file, open_source, stacked
 
 
 def edited(task: str, job: Job) -> Path | None:
@@ -28,8 +31,8 @@ def check(task: str, job: Job) -> None:
     if task == "video2world" and job.input_path is None and clip is None:
         raise InputError("--input_path: a picture or a video to go on from is missing")
     for path in (job.input_path, clip):
-        if path is not None and not path.is_file():
-            raise InputError(f"{path}: no such file")
+        if path is not None:
+            check_file(path)
 
 
 def given(task: str, job: Job) -> Frame:
@@ -42,7 +45,14 @@ def given(task: str, job: Job) -> Frame:
     return source.first(job.given_frames) if path == clip else source.last(job.given_frames)
 
 
-def clip_of(task: str, job: Job, count: int) -> Frame | None:
-    """The first `count` frames of what is edited, or all where it has fewer: uint8 RGB (t, h, w, 3)."""
+def clip_of(task: str, job: Job, settings: Settings) -> Frame | None:
+    """The first frames of what is edited, as many as the video has, or all where it has fewer: uint8 RGB (t, h, w, 3).
+    Where the video alone is made of them they are scaled as they are read, so that a large film takes no more memory
+    than a small one."""
     path = edited(task, job)
-    return None if path is None else stacked(path, islice(open_source(path, job.reader).frames(), count), 1)
+    if path is None:
+        return None
+    frames: Iterator[Frame] = islice(open_source(path, job.reader).frames(), settings.num_frames)
+    if task == "video2world":
+        frames = (cover(frame[None], settings.width, settings.height)[0] for frame in frames)
+    return stacked(path, frames, 1)

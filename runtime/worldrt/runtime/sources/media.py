@@ -86,8 +86,8 @@ class Media:
         return self.indexed and self.codec in FROM_KEY_FRAMES
 
     def decoded(self) -> Iterator[Any]:
-        """FFmpeg's frames from where the file was opened; one of a picture, whatever else its file holds (a phone's JPEG
-        may have a gain map or a film behind it)."""
+        """FFmpeg's frames from where the file was opened. Of a picture it is one, whatever else its file holds: a
+        phone's JPEG may have a gain map or a film behind it."""
         for packet in self.packets():
             for frame in packet.decode():
                 yield frame
