@@ -32,7 +32,10 @@ def measured(make: Callable[[bool], Result], runs: int) -> dict[str, Any]:
         result = make(True)
         counted.append(result.timings)
     stages = {name: [run.seconds.get(name, 0.0) for run in counted] for name in _names(counted, "seconds")}
-    steps = {name: [s for run in counted for s in run.steps.get(name, [])] for name in _names(counted, "steps")}
+    sampled = [
+        name for name in _names(counted, "steps") if name.endswith("sampling")
+    ]  # others share theirs with a sink
+    steps = {name: [s for run in counted for s in run.steps.get(name, [])] for name in sampled}
     data = result.as_json()
     data["benchmark"] = {
         "warm_up_runs": 1,

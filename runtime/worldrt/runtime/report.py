@@ -29,10 +29,10 @@ def line(result: Mapping[str, Any]) -> str:
     )
 
 
-def outcome_line(outcome: Outcome, count: int) -> str:
-    """One item of a batch in one line."""
+def outcome_line(outcome: Outcome, done: int, count: int) -> str:
+    """One item of a batch in one line, the number `done` of `count`."""
     text = line(outcome.result) if outcome.result else f"{plain(outcome.place)}: {outcome.status}"
-    return f"[{outcome.index + 1}/{count}] {text}" + (f": {plain(outcome.why)}" if outcome.why else "")
+    return f"{done}/{count} [{outcome.index}] {text}" + (f": {plain(outcome.why)}" if outcome.why else "")
 
 
 def batch_table(outcomes: Sequence[Outcome]) -> None:
@@ -50,7 +50,7 @@ def benchmark_table(result: Mapping[str, Any]) -> None:
     """Print the times of a benchmark."""
     data = result["benchmark"]
     parts = list(data["stages_s"].items()) + [(f"{name}, a step", step) for name, step in data["steps_s"].items()]
-    rows = [(name, str(at["count"]), *(f"{at[column]:.3f}" for column in COLUMNS)) for name, at in parts]
+    rows = [(name, str(at["count"]), *(f"{at[column]:.4f}" for column in COLUMNS)) for name, at in parts]
     print(f"seconds of {data['runs']} runs, after one to warm up")
     _print(("part", "count", *COLUMNS), rows, right=("count", *COLUMNS))
 

@@ -88,8 +88,8 @@ def _batch(args: argparse.Namespace) -> int:
     try:
         for outcome in batch.run(items, generator, make, size=args.batch_size, overwrite=args.overwrite):
             outcomes.append(outcome)
-            if not args.json:
-                print(report.outcome_line(outcome, len(items)), flush=True)
+            if not args.json and items[outcome.index].job is not None:
+                print(report.outcome_line(outcome, len(outcomes), len(items)), flush=True)
     finally:
         outcomes.sort(key=lambda outcome: outcome.index)
         if args.json:
@@ -114,6 +114,9 @@ def _made(generator: Generator, job: Job, args: argparse.Namespace) -> dict[str,
     """The result of a job as JSON data; made several times where that is measured."""
 
     def make(again: bool) -> Result:
+        if args.benchmark:
+            for task in generator.tasks:
+                generator.models.text(task).forget()
         return generator.run(job, _observer(generator, args), overwrite=args.overwrite or again)
 
     if not args.benchmark:

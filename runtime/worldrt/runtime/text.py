@@ -68,6 +68,10 @@ class TextEncoder:
         except InputError:
             return False
 
+    def forget(self) -> None:
+        """Let kept prompts go, so that they are encoded again."""
+        self._kept.clear()
+
     def knows(self, prompt: str) -> bool:
         """Whether a prompt's rows are kept, so that no graph is needed."""
         return prompt in self._kept
