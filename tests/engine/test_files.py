@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from worldrt.engine import files
 from worldrt.engine.errors import OutputError
 from worldrt.engine.files import inside, staged_file, staged_folder
 
@@ -94,3 +95,11 @@ def test_of_two_writers_at_once_the_first_one_wins(tmp_path):
 def test_a_name_that_is_too_long(tmp_path):
     with pytest.raises(OutputError, match="too long"), staged_file(tmp_path / ("a" * 300)):
         pass
+
+
+def test_a_folder_that_is_read_only_is_said_before_any_work(tmp_path, monkeypatch):
+    """The system's own answer, as for a disk that is mounted so; root may write into any other."""
+    monkeypatch.setattr(files.os, "access", lambda place, mode: place != tmp_path)
+    with pytest.raises(OutputError, match="read-only"):
+        files.check_place(tmp_path / "out.mp4", overwrite=True)
+    files.check_place(tmp_path / "new" / "out.mp4", overwrite=False)

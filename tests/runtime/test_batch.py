@@ -214,6 +214,8 @@ def test_what_was_made_otherwise_is_not_taken_for_finished(here, capsys):
     outcomes(capsys, two())
     changed = [o["status"] for o in outcomes(capsys, two(), "--guidance", "3", code=2)]
     assert changed == ["failed", "failed"]
+    changed = [o["status"] for o in outcomes(capsys, two(), "--quality", "50", code=2)]
+    assert changed == ["failed", "failed"]
     facts = json.loads((here / "a.json").read_text())
     facts["bundles"][0]["weights"]["vae/diffusion_pytorch_model.safetensors"]["header_sha256"] = "0" * 64
     (here / "a.json").write_text(json.dumps(facts))

@@ -77,11 +77,14 @@ def _put(part: Path, path: Path, overwrite: bool) -> None:
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
-    """Raises `OutputError` where `path` exists (unless `overwrite`) or its folder cannot be made."""
+    """Raises `OutputError` where `path` exists (unless `overwrite`) or its folder cannot be made or written
+    to."""
     try:
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputError(f"{path} exists; give another place, or --overwrite to replace it")
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise OutputError(f"{path}: cannot be written: its folder is read-only; give another place")
     except OSError as error:
         raise _output_error(path, error) from error
 

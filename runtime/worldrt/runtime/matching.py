@@ -29,6 +29,7 @@ def _matches(data: dict[str, Any], job: Job, generator: Generator) -> bool:
         and data["request"] == job.request
         and data["input"] == sidecar.input_of(job)
         and data["edit"] == sidecar.edit_of(job)
+        and data.get("quality") == job.quality
         and bool(data.get("guardrail")) == (generator.guard is not None)
         and (data.get("refined_prompt") is not None) == generator.refines(job)
         and not sidecar.differs(data, generator.models)
