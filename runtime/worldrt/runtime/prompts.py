@@ -8,7 +8,6 @@ from functools import partial
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job
 from worldrt.runtime.long import prompts_of
-from worldrt.runtime.long import prompts_of
 from worldrt.runtime.pipelines.video2world import negative_text
 from worldrt.runtime.request import Request
 from worldrt.runtime.text import MOST_PROMPTS, TextEncoder
