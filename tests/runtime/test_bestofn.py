@@ -73,6 +73,15 @@ def test_videos_are_made_with_the_seeds_after_the_first_judged_and_ranked(fake, 
     assert numbers.items() <= fake.asked[0].items()
 
 
+def test_candidates_are_made_together_where_that_is_asked_for(fake):
+    fake.replies = replies([NO])
+    arguments = ("--num_generations", "3", "--num_critic_trials", "1", "--batch_size", "2")
+    assert bestofn(fake, *arguments) == 0
+    facts = [json.loads(Path(f"out/photo_seed{seed}.json").read_text()) for seed in range(3)]
+    assert [data.get("made_together") for data in facts] == [2, 2, None]
+    assert [data["request"]["seed"] for data in facts] == [0, 1, 2]
+
+
 def test_what_is_finished_is_not_made_again(fake):
     fake.replies = replies([NO] * 2, [YES] * 2)
     arguments = ("--num_critic_trials", "2")
@@ -243,13 +252,14 @@ def test_other_ways_to_show_a_clip_are_other_reviews(fake, capsys):
 
 def test_a_video_that_the_guardrail_blocks_is_left_out(work, nano):
     class Guard:
-        seen = 0
+        blocks, seen = (1,), 0
 
         def check_text(self, text, *_):
-            self.seen += 1
+            pass
 
         def frames(self, frames, *_):
-            if self.seen != 2:
+            self.seen += 1
+            if self.seen in self.blocks:
                 raise BlockedError("unsafe")
             return frames
 
@@ -262,5 +272,7 @@ def test_a_video_that_the_guardrail_blocks_is_left_out(work, nano):
         assert not (work / "out" / "photo_seed0.mp4").exists()
         for path in (work / "out").iterdir():
             path.unlink()
+        best.generator.guard.blocks = range(99)
         with pytest.raises(BlockedError):
             list(best(wanted(work)))
+    assert not list((work / "out").iterdir())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from worldrt.engine.errors import BlockedError, InputError, OutputError
 from worldrt.engine.files import staged_file
-from worldrt.runtime import matching
+from worldrt.runtime import grouped, matching
+from worldrt.runtime.batch_file import Item
 from worldrt.runtime.candidates import (
     Candidate,
     about,
@@ -22,14 +24,16 @@ from worldrt.runtime.candidates import (
 from worldrt.runtime.generate import Generator, Refiner
 from worldrt.runtime.jobs import Job, check_places
 from worldrt.runtime.models import Models
-from worldrt.runtime.progress import Bars, Plain
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.progress import Plain
 from worldrt.runtime.reason import report
 from worldrt.runtime.reason.clip import Clip, read_clip
 from worldrt.runtime.reason.critic import Critic, Review
+from worldrt.runtime.results import Result
 from worldrt.runtime.safety.base import Guard
 
 MOST = 10_000
-Observe = Callable[[], Bars | Plain]
+Observe = Callable[[], Observer]
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class BestOfNRequest:
 class BestOfN:
     """`with BestOfN.open(folder, critic=Critic(chat)) as best:` and `for candidate in best(BestOfNRequest(job)): ...`
 
-    `observe` makes the observer of each video and of each review.
+    `observe` makes the observer of each video, or of some that are made together, and of each review.
     """
 
     def __init__(self, generator: Generator | None, critic: Critic, observe: Observe = Plain) -> None:
@@ -110,13 +114,15 @@ class BestOfN:
             generator.settings(job)
         check_places(todo, overwrite=overwrite)
         blocked: dict[str, BlockedError] = {}
-        for job in todo:
-            observer = self._observe()
-            try:
-                generator.run(job, observer, overwrite=overwrite)
-            except BlockedError as error:
-                observer.warn(f"{job.place}: blocked, and left out: {error}")
-                blocked[job.place] = error
+        items = [Item(i, job.place, job) for i, job in enumerate(todo)]
+        for group in grouped.groups(items, generator.models.execution.clips):
+            some, observer = [item.job for item in group if item.job is not None], self._observe()
+            for job, made in zip(some, _made(generator, some, observer, overwrite), strict=True):
+                if isinstance(made, BlockedError):
+                    observer.warn(f"{job.place}: blocked, and left out: {made}")
+                    blocked[job.place] = made
+                elif isinstance(made, Exception):
+                    raise made
         if len(blocked) == len(jobs):
             raise next(iter(blocked.values()))
         self._let_go()
@@ -181,3 +187,12 @@ class BestOfN:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".html").unlink(missing_ok=True)
         return made
+
+
+def _made(
+    generator: Generator, jobs: Sequence[Job], observer: Observer, overwrite: bool
+) -> Iterator[Result | Exception]:
+    """What becomes of jobs: one by itself, several together."""
+    if len(jobs) > 1:
+        return grouped.make(generator, jobs, observer, overwrite=overwrite)
+    return iter([grouped.attempt(partial(generator.run, jobs[0], observer, overwrite=overwrite))])
