@@ -9,6 +9,7 @@ import sys
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.sources import open_source
@@ -224,6 +225,35 @@ def test_a_damaged_end(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match="cannot be read as a picture or a video"):
         open_source(path).last(5)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.ts", "a.gif", "a.jpg", "a.png"])
+def test_whatever_the_bytes_are_there_are_frames_or_one_clear_error(tmp_path, name):
+    """Bytes changed at random, with a fixed seed, most of them in the heads of the files."""
+    rng = np.random.default_rng(7)
+    if name.endswith(("jpg", "png", "gif")):
+        Image.fromarray(photo(60, 90)).save(tmp_path / name)
+    else:
+        film(tmp_path / name, clip(12), "libvpx" if name == "a.webm" else "libx264", g="6")
+    whole, refused = (tmp_path / name).read_bytes(), 0
+    for _ in range(80):
+        data = bytearray(whole)
+        for place in rng.integers(0, rng.choice([64, 1000, len(data)]), rng.choice([1, 3, 30])):
+            data[place % len(data)] = rng.integers(0, 256)
+        (tmp_path / name).write_bytes(data)
+        try:
+            frames = open_source(tmp_path / name).last(1)
+            assert frames.ndim == 4 and frames.dtype == np.uint8
+        except InputError as error:
+            assert name in str(error)
+            refused += 1
+    assert refused
+
+
+def test_a_title_that_is_not_utf8(tmp_path):
+    path = film(tmp_path / "a.mkv", clip(3))
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"\xff\xfe\xfd\xfc"))
+    assert open_source(path).last(1).shape == (1, 64, 96, 3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")

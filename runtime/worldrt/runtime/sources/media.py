@@ -24,6 +24,8 @@ FROM_KEY_FRAMES = frozenset(
     ("h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "ffv1")
 )
 HEIF = frozenset(("avif", "avis", "heic", "heis", "heix", "hevc", "mif1", "msf1"))  # brands of ISO/IEC 23008-12
+LIMIT = {"max_pixels": str(MAX_PIXELS)}
+ALONE = {"protocol_whitelist": "none"}  # no other file is opened, and nothing in a network
 ATTACHED_PIC = 0x0400  # AV_DISPOSITION_
 
 
@@ -96,7 +98,14 @@ class Media:
 
     def packets(self) -> Iterator[Any]:
         """Raises `InputError` at one that is not whole. (In a transport stream that is a gap, and decoding goes on.)"""
-        for packet in self.container.demux(self.stream):
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except IndexError as error:  # of PyAV
+                raise unreadable(self.path, "a stream begins in the middle of it") from error
+            if packet is None:
+                return
             if packet.is_corrupt and self.indexed:
                 raise unreadable(self.path, "it is damaged, or ends before its end")
             yield packet
@@ -149,15 +158,14 @@ def opened(path: Path) -> Iterator[Media]:
             if head.length_bytes > file.seek(0, 2):
                 raise unreadable(path, f"it ends before its end: {head.length_bytes} bytes were written")
             file.seek(0)
-            limit = {"max_pixels": str(MAX_PIXELS)}
             nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
-            with av.open(nameless, options=limit, container_options={"protocol_whitelist": "none"}) as container:
-                yield _media(path, container, head, limit)
+            with av.open(nameless, options=LIMIT, container_options=ALONE, metadata_errors="replace") as container:
+                yield _media(path, container, head)
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, error.strerror or error) from error
 
 
-def _media(path: Path, container: Any, head: Head, limit: dict[str, str]) -> Media:
+def _media(path: Path, container: Any, head: Head) -> Media:
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
         sound = "only sound" if container.streams.audio else "no picture"
@@ -170,7 +178,7 @@ def _media(path: Path, container: Any, head: Head, limit: dict[str, str]) -> Med
     check_pixels(path, stream.codec_context.width, stream.codec_context.height)
     media = Media(path, container, stream, head)
     # half a JPEG is an error: other decoders say so by themselves, and a film with a damaged frame may still end well
-    stream.codec_context.options = limit | ({"err_detect": "explode"} if media.still and media.codec == "mjpeg" else {})
+    stream.codec_context.options = LIMIT | ({"err_detect": "explode"} if media.still and media.codec == "mjpeg" else {})
     stream.thread_type = "AUTO"
     return media
 
