@@ -71,7 +71,7 @@ def tidy(path: Path) -> Path:
 def locate(
     model: Model, options: Options, root: Path, dit_path: Path | None, convert_to: Path | None
 ) -> tuple[list[Place], list[str]]:
-    """All parts whose weights are here. With task `all`, the denoisers that are not are left out, and noted."""
+    """All parts whose weights are here, and notes. With task `all`, the denoisers that are not are left out."""
     places: list[Place] = []
     missing: list[NotFoundError] = []
     for part in model.parts:
@@ -87,7 +87,8 @@ def locate(
         places.append(_decide(part, options, found))
     if missing and not any(place.part.task for place in places):
         raise missing[-1]
-    return places, [f"left out: {error}" for error in missing]
+    notes = [place.part.note for place in places if place.part.note is not None]
+    return places, [f"left out: {error}" for error in missing] + notes
 
 
 def _decide(part: Part, options: Options, found: Found) -> Place:

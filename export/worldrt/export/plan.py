@@ -60,7 +60,7 @@ class Part:
 
     A `task` is a denoiser; other parts serve all of them. `segments` are what a deep graph is linked from, by source
     and compute dtype; none where it is traced as it is. `instances` are the numbers of the
-    blocks that a graph is used for, by its name.
+    blocks that a graph is used for, by its name. `note` is told to the user.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Part:
     segments: Callable[[GraphSource, str], list[Segment]] = lambda source, dtype: []
     instances: Mapping[str, Sequence[int]] = field(default_factory=dict)
     files: tuple[File, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True)

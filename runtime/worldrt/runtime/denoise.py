@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from worldrt.engine.bundle import Denoiser, Graph
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Buffer, Device
-from worldrt.engine.errors import BundleError, DeviceMemoryError
+from worldrt.engine.errors import BundleError, DeviceMemoryError, ShapeError
 from worldrt.engine.graphs import StepGraphs
 from worldrt.engine.prefetch import BlockWeights
 from worldrt.engine.session import Call, Session
@@ -159,6 +159,8 @@ class DenoiserModel:
         expected = ("batch", "frames") if self.spec.sparse is not None else ("batch", "frames", "rows", "columns")
         if not set(expected) <= set(axes):
             raise BundleError(f"{self._entry.file}: expected x over {', '.join(expected)}, got {', '.join(axes)}")
+        if self.spec.sparse is not None and shape.frames < 2:
+            raise ShapeError(f"{self._entry.file}: a sparse model takes two latent frames or more, got {shape.frames}")
         if "rows" in axes:
             axes["tokens"] = axes["rows"] * axes["columns"]
         return axes | {"text": shape.text, "context_frames": shape.frames}

@@ -15,6 +15,7 @@ from worldrt.export.families.cosmos.weights import KeyMap, dit_keys, text_keys, 
 from worldrt.export.plan import Built, File, Model, Options, Part
 
 NANO = "nano"
+_NO_GAIN = "video2world: windows gain nothing on the 40 tokens of nano's frames; its sparse form is to try things out"
 FRAME_BOUND = ("position", "level", "mask", "clean")
 """Inputs that hold one entry per latent frame, and travel with it."""
 
@@ -98,6 +99,7 @@ def _denoiser(v: Variant, options: Options) -> Part:
         task=True,
         segments=lambda source, dtype: segments(v.dit, dtype, cast(Any, options.rope_dtype), source),
         instances=block_instances(v.dit),
+        note=_NO_GAIN if v.size == NANO and v.dit.windows is not None else None,
     )
 
 

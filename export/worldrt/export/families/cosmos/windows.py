@@ -69,5 +69,6 @@ WINDOWS_14B = Windows(
         *(_WIDER, _HALF, _WIDER, _HALF, None, _HALF, _WIDER, _WIDER, _HALF, _HALF, _WIDER, _HALF, _WIDER),
     ),
 )
-WINDOWS_NANO = Windows((5, 8), (Window((2, 4), dilation=(2, 2)), Window((3, 4), stride=(2, 3)), None, Window((2, 2))))
+_APART, _CLOSE = Window((2, 4), dilation=(2, 2)), Window((3, 4), stride=(2, 3))
+WINDOWS_NANO = Windows((5, 8), (_APART, _CLOSE, None, _APART))
 """For a grid that no window divides evenly, so that small runs meet every case."""
