@@ -97,14 +97,14 @@ def test_videos_of_bt601_are_the_same(tmp_path, name, codec, pix_fmt, colours):
 @linux
 @pytest.mark.parametrize("colours", [(1, 1), (1, 2), (9, 1)], ids=["bt709", "bt709-full", "bt2020"])
 def test_other_matrices_are_made_good(tmp_path, colours):
-    """Of colours that BT.601 does not cut off. DALI alone is off by 5 and more."""
+    """Of colours that BT.601 does not cut off. DALI alone is off by 3 and more."""
     soft = [frame // 2 + 64 for frame in clip(6)]
     path = film(tmp_path / "a.webm", soft, "libvpx-vp9", colours=colours)
     media, by_dali = both(path, 5)
     assert np.abs(media - by_dali).max() <= 1
     facts = dali.DaliSource(path, "cpu")._facts()
     raw = dali.DaliSource(path, "cpu")._decoded(facts, 1, 5).astype(int)
-    assert np.abs(raw - media).max() >= 5
+    assert np.abs(raw - media).max() >= 3
 
 
 @linux

@@ -190,10 +190,10 @@ def test_a_size_that_changes(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.8, 0.99])
-@pytest.mark.parametrize("name", ["start.mp4", "end.mp4", "a.mkv", "a.webm", "a.mov"])
+@pytest.mark.parametrize("name", ["start.mp4", "end.mp4", "a.mkv", "a.webm", "a.mov", "a.avi"])
 def test_videos_cut_short(tmp_path, name, kept):
     """Whether the index is at the start of an MP4 or at its end. What is left is not taken for the whole."""
-    codec = {"a.webm": "libvpx", "a.mov": "mjpeg"}.get(name, "libx264")
+    codec = {"a.webm": "libvpx", "a.mov": "mjpeg", "a.avi": "mjpeg"}.get(name, "libx264")
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     path = film(tmp_path / name, clip(48), codec, pix_fmt=pix_fmt, **({} if codec == "mjpeg" else {"g": "12"}))
     if name == "start.mp4":

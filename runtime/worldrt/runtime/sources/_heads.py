@@ -1,7 +1,7 @@
-"""What the heads of JPEG, PNG, WebP, GIF and Matroska files say that FFmpeg keeps to itself.
+"""What the heads of JPEG, PNG, WebP, GIF, AVI and Matroska files say that FFmpeg keeps to itself.
 
 FFmpeg refuses a picture that is too large without saying so, gives no mirrored orientations (PyAV up to 18.1), and
-reads a Matroska file that was cut short as if it ended there.
+reads an AVI or a Matroska file that was cut short as if it ended there.
 JPEG: ITU-T T.81 annex B; PNG: ISO/IEC 15948; WebP: RFC 9649; Matroska: RFC 8794 and 9559; EXIF: CIPA DC-008, a TIFF
 header and its first directory.
 """
@@ -42,6 +42,8 @@ def head_of(file: BinaryIO) -> Head:
             _png(file, head)
         elif magic[:4] == b"RIFF" and magic[8:12] == b"WEBP":
             _webp(file, head)
+        elif magic[:4] == b"RIFF" and magic[8:12] == b"AVI ":
+            head.length_bytes = 8 + int(struct.unpack_from("<I", magic, 4)[0])
         elif magic.startswith(b"GIF8"):
             head.width, head.height = struct.unpack_from("<HH", magic, 6)
         elif magic.startswith(b"\x1aE\xdf\xa3"):
