@@ -1,4 +1,4 @@
-"""Few steps, several clips together and shortcuts, on a tiny network, against the same loops in float64."""
+"""Several clips together and shortcuts, on a tiny network, against the same loops in float64."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from worldrt.engine.errors import InputError
-from worldrt.runtime import philox
 from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.noise import initial_noise
-from worldrt.runtime.samplers import distilled, rectified_flow_ab2, rectified_flow_euler
+from worldrt.runtime.samplers import rectified_flow_ab2, rectified_flow_euler
 from worldrt.runtime.sampling import sample
 from worldrt.runtime.shortcuts import Shortcuts
 from worldrt.runtime.skipping import Skipping, cosine
@@ -119,29 +118,6 @@ def test_mistakes_in_shortcuts_are_named():
             Shortcuts(**wrong)
 
 
-# Few steps
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_few_steps_are_those_of_the_official_loop(tiny_denoiser, steps):
-    """x0 at 80, 3.6, 1.5574, 0.684, and noise of the next level on it, in float64; no guidance."""
-    model, inputs = tiny_denoiser(3, "block", "batched"), Inputs()
-    reference, x = Reference(model, inputs), inputs.noise.astype(np.float64)
-    levels = [80.0, 3.6, 1.5574, 0.684][:steps]
-    for index, sigma in enumerate(levels):
-        x = reference.guided(x, sigma, 0.0)
-        if index + 1 < steps:
-            x = x + levels[index + 1] * philox.normal(SHAPE.latents(), 5, index + 1)
-    made = run(
-        model,
-        inputs,
-        distilled(steps, 80.0, 0.002),
-        guidance=0.0,
-        renoise=lambda index: philox.normal(SHAPE.latents(), 5, index + 1),
-    )
-    near(made, x)
-
-
 # Clips together
 
 
@@ -222,16 +198,6 @@ def test_a_row_that_is_left_out_runs_the_first_block_alone(tiny_denoiser):
         kinds = skipping.evaluations
         assert kinds["reused"] >= 2
         assert done[0] == kinds["guided"] * len(calls) + kinds["reused"] * cost
-
-
-def test_few_steps_are_never_left_out(tiny_denoiser):
-    model, inputs = tiny_denoiser(3, "whole", "batched"), Inputs()
-
-    def made(**options):
-        noise = {"renoise": lambda index: philox.normal(SHAPE.latents(), 5, index + 1)}
-        return run(model, inputs, distilled(4, 80.0, 0.002), guidance=0.0, **noise, **options)
-
-    assert np.array_equal(made(), made(shortcuts=Shortcuts(10.0)))
 
 
 # Guidance left out
