@@ -90,7 +90,7 @@ BAD_ITEMS = [
     ({"prompt": "x", "output_image": "x.png"}, "did you mean 'output_video'?"),
     ({"prompt": "x", "output_video": "x.mp4", "num_frames": 8}, "multiple of 4, got 8"),
     ({"prompt": "", "output_video": "x.mp4"}, "prompt: it is empty"),
-    ({"prompt": "x", "output_video": "x.mp4", "distill_steps": 7}, "distill_steps: "),
+    ({"prompt": "x", "output_video": "x.mp4", "distill_steps": 7}, "expected 1 to 4 steps, got 7"),
     ({"prompt": "x", "output_video": "x.mp4", "num_chunks": 0}, "num_chunks: expected 1 or more, got 0"),
     ({"prompt": "x", "output_video": "x.mp4", "guidance_interval": [1]}, "guidance_interval: "),
     ({"prompt": "x", "output_video": "x.mp4", "step_cache": -1}, "step_cache: "),
