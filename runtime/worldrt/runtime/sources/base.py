@@ -85,7 +85,7 @@ def check_file(path: Path) -> None:
 def stacked(path: Path, frames: Iterable[Frame], count: int) -> Frame:
     """`count` frames as one array (count, h, w, 3). Raises `InputError` where there are fewer or their sizes differ."""
     kept = list(frames)
-    if len(kept) < count:
+    if len(kept) < max(1, count):
         why = "; a picture is one frame: give a video, or ask for 1 frame" if len(kept) == 1 else ""
         raise InputError(f"{path}: expected {count} frame(s) or more, got {len(kept)}{why}")
     if len({frame.shape for frame in kept}) > 1:
