@@ -263,6 +263,13 @@ def test_all_shortcuts_together_keep_the_formulas(tiny_denoiser):
     assert kinds.count("reused") >= 4
 
 
+def test_a_run_without_guidance_has_none_to_leave_out(tiny_denoiser):
+    model, inputs = tiny_denoiser(4, "block", "batched"), Inputs()
+    for plain, more in ((Shortcuts(), Shortcuts(0.0, (0.5, 20.0), 0.5)), (Shortcuts(0.6), Shortcuts(0.6, (0.5, 20.0)))):
+        made = (run(model, inputs, guidance=0.0, shortcuts=shortcuts) for shortcuts in (plain, more))
+        assert np.array_equal(*made)
+
+
 @pytest.mark.parametrize("shortcuts", [None, Shortcuts(0.6), Shortcuts(guidance_interval=(0.5, 20.0))])
 def test_a_run_that_stops_between_rows_leaves_the_denoiser_usable(tiny_denoiser, shortcuts):
     model, inputs = tiny_denoiser(4, "block", "batched"), Inputs()
