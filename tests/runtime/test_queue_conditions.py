@@ -142,6 +142,9 @@ def test_frames_beyond_the_end_repeat_the_last_condition_and_never_leave():
     left = []
     while not queue.done:
         left += [frame.number for frame in queue.run()]
+        if queue.first == 4:
+            with pytest.raises(InputError, match="frame 6: is not in the queue"):
+                queue.rebind(6, numbered(6))
     assert left == [0, 1, 2, 3, 4, 5]
     assert model.calls[-1][1] == [5, 5, 5, 5]
     assert queue.conditions.next == 6

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from worldrt.engine.errors import InputError
+from worldrt.engine.errors import InputError, ShapeError
 from worldrt.runtime.level_table import flow_euler, of_sampler
 from worldrt.runtime.queue.conditions import Condition
 from worldrt.runtime.queue.noise import CounterNoise, Use
@@ -233,18 +233,21 @@ def test_a_restored_queue_goes_on_as_if_nothing_was(case, tmp_path):
 
 
 def test_branches_differ_only_after_they_part():
-    case = (methods.swin_dpm(4, 4, 1), phased_ddim(4, 4), 12, np.zeros((*SHAPE[:2], 5, *SHAPE[2:]), np.float32))
+    case = (methods.opendwm(6, 2), sde(methods.opendwm(6, 2)), 12, None)
     queue, found = opened(case), {}
-    for _ in range(3):
+    for _ in range(9):
         found |= {frame.number: frame.latent for frame in queue.run()}
-    one = branch(queue, feed(12, 1))
-    two = branch(queue, feed(12, 1, change_from=9))
     state = snapshot(queue)
-    one, two = found | drain(one), found | drain(two)
+    one, two = branch(queue, feed(12)), branch(queue, feed(12, change_from=6))
+    branches = [dict(found), dict(found)]
+    while not two.done:  # in turns, so that nothing they share goes unseen
+        for way, latents in zip((one, two), branches, strict=True):
+            latents |= {frame.number: frame.latent for frame in way.run()}
     assert all(np.array_equal(array, snapshot(queue)[name]) for name, array in state.items())
-    same(one, drain(opened(case)))
-    differ = [number for number in one if not np.array_equal(one[number], two[number])]
-    assert differ == [7, 8, 9, 10, 11]  # frame 6 leaves on the row before which 9 enters
+    same(branches[0], drain(opened(case)))
+    same(branches[0], found | drain(queue))
+    differ = [number for number in range(12) if not np.array_equal(branches[0][number], branches[1][number])]
+    assert differ == [4, 5, 6, 7, 8, 9, 10, 11]  # frame 6 enters when 4 is the oldest in flight
 
 
 def test_a_longer_stream_begins_with_the_same_frames(case):
@@ -279,6 +282,8 @@ def test_mistakes_at_the_start_and_on_rows_say_what_is_wrong():
     with pytest.raises(InputError, match=r"models for \['cond'\], got \['other'\]"):
         Queue(plan, table, {"other": toy(0)}, SHAPE)
     queue = Queue(plan, table, MODELS, SHAPE, feed=feed(9, 1))
+    with pytest.raises(InputError, match="fill 'renoise' begins with start"):
+        queue.run()
     queue.start(np.zeros((2, 3, 3, 4, 5), np.float32))
     with pytest.raises(InputError, match="has begun"):
         queue.start(np.zeros((2, 3, 3, 4, 5), np.float32))
@@ -286,6 +291,27 @@ def test_mistakes_at_the_start_and_on_rows_say_what_is_wrong():
         queue.run(plan.row(1))
     with pytest.raises(InputError, match="history needs a condition"):
         Queue(plan, table, MODELS, SHAPE, feed=lambda frame: None).start(np.zeros((2, 3, 3, 4, 5), np.float32))
+
+
+def test_a_model_that_fails_leaves_the_stream_as_it_was():
+    case = (methods.fifo(4, 2), sde(methods.fifo(4, 2)), 9, np.zeros((*SHAPE[:2], 10, *SHAPE[2:]), np.float32))
+    queue, whole, calls = opened(case), drain(opened(case)), []
+
+    def failing(x, level, conditions):
+        calls.append(len(calls))
+        if len(calls) % 7 == 3:
+            raise RuntimeError("out of luck")
+        return MODELS["cond"](x, level, conditions) if len(calls) % 7 != 5 else np.zeros((1, 1), np.float32)
+
+    queue.evaluation = Queue(queue.plan, queue.table, failing, SHAPE).evaluation
+    found, errors = {}, 0
+    while not queue.done:
+        try:
+            found |= {frame.number: frame.latent for frame in queue.run()}
+        except (RuntimeError, ShapeError):
+            errors += 1
+    assert errors > 4
+    same(found, whole)
 
 
 def test_a_foreign_state_changes_nothing():
@@ -307,15 +333,16 @@ def test_a_foreign_state_changes_nothing():
 
 def test_a_glitch_of_the_model_ends_with_the_frames_it_touched():
     """A prediction that is not a number does not live on in the slots it was made for."""
-    schedule, table = Schedule(2, 1), dpm_sde(2)
+    schedule = Schedule(4, 1)
+    table = ab2(schedule)
     broken = [True]
 
     def model(x, level, conditions):
         return np.full_like(x, np.nan) if broken[0] else np.float32(0.5) * np.nan_to_num(x)
 
     queue = Queue(Plan(schedule), table, model, SHAPE, seed=1)
-    for _ in range(3):
+    for _ in range(5):
         queue.run()
     broken[0] = False
-    later = [frame for _ in range(6) for frame in queue.run()]
+    later = [frame for _ in range(9) for frame in queue.run()]
     assert np.isfinite(later[-1].latent).all()

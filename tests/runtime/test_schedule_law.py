@@ -144,7 +144,7 @@ def test_fifo_windows_are_the_published_ones(frames, partitions):
     for rank, call in enumerate(row.calls):
         start = rank // 2 * frames + rank % 2 * (frames // 2)
         assert (call.start + frames // 2, call.length) == (start, frames)
-        middle = start + frames // 2 + rank % 2
+        middle = start + frames // 2 + rank % 2 * (frames % 2)
         assert (call.write_start + frames // 2, call.write_stop + frames // 2) == (middle, start + frames)
         places += range(call.write_start, call.write_stop)
     assert len(row.calls) == 2 * partitions and places == list(range(frames * partitions))

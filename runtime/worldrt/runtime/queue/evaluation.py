@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worldrt.engine.errors import InputError
+from worldrt.engine.errors import InputError, ShapeError
 from worldrt.runtime.level_table import LevelTable
 from worldrt.runtime.queue.noise import Float32
 from worldrt.runtime.samplers import Float64
@@ -45,7 +45,10 @@ class Evaluation:
             for place, level in enumerate(branch.renoise):
                 if level:
                     x[:, :, place] = noised(self._table, x[:, :, place], noise(call.start + place, level), level)
-            parts.append((branch.weight, self._models[branch.model](x, self._label(branch), conditions)))
+            x0 = self._models[branch.model](x, self._label(branch), conditions)
+            if x0.shape != x.shape:
+                raise ShapeError(f"model of the queue: expected x0 {x.shape}, the shape of x, got {x0.shape}")
+            parts.append((branch.weight, x0))
         if len(parts) == 1 and parts[0][0] == 1:
             return parts[0][1]
         total: Float64 = np.zeros(parts[0][1].shape)

@@ -88,6 +88,8 @@ class Queue:
 
     def next_row(self) -> Row | None:
         """Bind the frames that enter before the next row, and give that row; None where the stream is done."""
+        if self.schedule.fill != "cold" and not (self.filled or self.done):
+            raise InputError(f"a schedule with fill '{self.schedule.fill}' begins with start(video)")
         if self.leaving and not self.done:
             self._shift()
         if not self.done:
@@ -143,7 +145,7 @@ class Queue:
         """Evaluate the calls of a row on the state before it, and commit what they write."""
         x0s = list(each(self._evaluate, row.calls))
         for call, x0 in zip(row.calls, x0s, strict=True):
-            self._stage(call, row, x0)
+            self._stage(call, row.advance, x0)
         h = self.schedule.history
         for call in row.calls:
             self.slots.commit(call.write_start + h, call.write_stop + h)
@@ -153,8 +155,9 @@ class Queue:
     def rebind(self, frame: int, condition: Condition) -> None:
         """Replace the condition of a frame in flight. Raises `InputError` where it is below the commit level."""
         slot, lowest = frame - self.first, self.schedule.commits_at
-        if not 0 <= slot < self.filled or self.levels[slot] < lowest:
-            level = f"at level {self.levels[slot]}" if 0 <= slot < self.filled else "not in the queue"
+        there = 0 <= slot < self.filled and (self.end is None or frame < self.end)
+        if not there or self.levels[slot] < lowest:
+            level = f"at level {self.levels[slot]}" if there else "not in the queue"
             raise InputError(f"frame {frame}: is {level}; its condition can be replaced from level {lowest} on")
         self.conditions.bind(slot + self.schedule.history, condition)
 
@@ -191,17 +194,17 @@ class Queue:
             call, lambda: self.slots.window(start, stop), self.conditions.window(start, stop), noise
         )
 
-    def _stage(self, call: Call, row: Row, x0: Array) -> None:
+    def _stage(self, call: Call, advance: int, x0: Array) -> None:
         written = slice(call.write_start, call.write_stop)
         levels = self.levels[written]
         table = self.table
         rows = np.where(self.knows_previous[written, None], table.steps[levels], table.first[levels])
-        if table.first_when_clean and row.advance:
+        if table.first_when_clean and advance:
             rows = table.first[levels]
-        frames = range(self.first + written.start, self.first + written.stop)
-        noise = []
+        noise: list[Float32 | None] = []
         if table.needs_noise:
-            noise = [self.noise(Use.STEP, *of, 0) for of in zip(frames, levels.tolist(), strict=True)]
+            of = zip(range(self.first + written.start, self.first + written.stop), levels.tolist(), rows, strict=True)
+            noise = [self.noise(Use.STEP, frame, level, 0) if row[3] else None for frame, level, row in of]
         h = self.schedule.history
         self.slots.stage(written.start + h, written.stop + h, x0[:, :, call.written], rows, noise)
 

@@ -52,13 +52,14 @@ class HostSlots:
         """A fresh copy of one place."""
         return np.array(self.latents[:, :, place], order="C")
 
-    def stage(self, start: int, stop: int, x0: Any, rows: Any, noise: list[Float32]) -> None:
-        """Compute the step of some places: x0 (B, C, n, ...), rows (n, 4) of coefficients, and noise for each place
-        where the sampler adds any. `window` does not see it before `commit`."""
+    def stage(self, start: int, stop: int, x0: Any, rows: Any, noise: list[Float32 | None]) -> None:
+        """Compute the step of some places: x0 (B, C, n, ...), rows (n, 4) of coefficients, and where the sampler adds
+        noise a value for each place, None where its row has none. `window` does not see it before `commit`."""
         part = self._part(start, stop)
         part.x0[...] = x0
         for place, values in enumerate(noise):
-            part.noise[:, :, place] = values
+            if values is not None:
+                part.noise[:, :, place] = values
         part.update(rows)
 
     def commit(self, start: int, stop: int) -> None:
