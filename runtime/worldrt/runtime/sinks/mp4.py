@@ -13,13 +13,11 @@ import numpy as np
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.engine.files import staged_file
 from worldrt.kernels import rgb_to_yuv420
+from worldrt.runtime.h264 import CHROMA_SITE, declare_colours, rate_factor
 from worldrt.runtime.sinks._background import in_background
 from worldrt.runtime.sinks.base import VideoFormat, Write, check_space
 
-BT709 = 1  # AVCOL_PRI_BT709, AVCOL_TRC_BT709, AVCOL_SPC_BT709
-LIMITED = 1  # AVCOL_RANGE_MPEG
-# chroma is sited at the centre of its 2x2 block, as rgb_to_yuv420 makes it
-ENCODER = {"preset": "fast", "x264-params": "chromaloc=1"}
+ENCODER = {"preset": "fast", "x264-params": CHROMA_SITE}
 DEFAULT_QUALITY = 65  # CRF 18
 PIXELS_PER_BYTE = 500  # no film that is worth keeping packs more into a byte
 
@@ -53,14 +51,15 @@ def _opened(part: Path, video: VideoFormat) -> Iterator[Write]:
         raise OutputError("this build of PyAV has no libx264; pip install av from the package index")
     container = av.open(str(part), "w", format="mp4", options={"movflags": "faststart"})
     try:
-        stream = container.add_stream("libx264", rate=video.fps, options=ENCODER | {"crf": _crf(video.quality)})
+        crf = str(rate_factor(DEFAULT_QUALITY if video.quality is None else video.quality))
+        stream = container.add_stream("libx264", rate=video.fps, options=ENCODER | {"crf": crf})
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
-        _declare_colours(stream.codec_context)
+        declare_colours(stream.codec_context)
         layout = "yuv420p" if video.pixel_format == "rgb24" else video.pixel_format
 
         def encode(planes: np.ndarray[Any, Any]) -> None:
             picture = av.VideoFrame.from_ndarray(planes, format=layout)
-            _declare_colours(picture)
+            declare_colours(picture)
             if layout != "yuv420p":
                 picture = picture.reformat(format="yuv420p")
             container.mux(stream.encode(picture))
@@ -71,15 +70,6 @@ def _opened(part: Path, video: VideoFormat) -> Iterator[Write]:
         _close_quietly(container)
         raise
     container.close()
-
-
-def _crf(quality: int | None) -> str:
-    """x264's constant rate factor: 0 keeps everything, 51 next to nothing."""
-    return str(round((100 - (DEFAULT_QUALITY if quality is None else quality)) * 51 / 100))
-
-
-def _declare_colours(target: Any) -> None:
-    target.color_primaries, target.color_trc, target.colorspace, target.color_range = BT709, BT709, BT709, LIMITED
 
 
 def _close_quietly(container: Any) -> None:

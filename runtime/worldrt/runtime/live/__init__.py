@@ -1,0 +1,1 @@
+"""A world while it runs: frames with their stamps, one encoding, and everyone who looks on."""
