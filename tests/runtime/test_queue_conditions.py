@@ -153,14 +153,14 @@ def test_frames_beyond_the_end_repeat_the_last_condition_and_never_leave():
 def test_a_hundred_thousand_rows_keep_no_more_than_a_few():
     """A million frames of groups of ten: the state, the rows and the tables stay as large as they were."""
     schedule = methods.swin_dpm(4, 4, 10)
-    still = np.zeros((1, 1, 1), np.float32)
+    still = np.zeros((1, 1, 1, 1), np.float32)
     queue = Queue(
         Plan(schedule),
         phased_ddim(4, 4),
         lambda x, level, conditions: x,
         (1, 1, 1),
         feed=lambda frame: Condition(frame + 1, {"number": np.float32(frame)}),
-        noise=lambda use, frame, level, row: still,
+        noise=lambda use, frames, levels, row: still,
     )
     queue.start(np.zeros((1, 1, 41, 1), np.float32))
 

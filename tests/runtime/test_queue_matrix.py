@@ -41,7 +41,10 @@ class Run:
         group, step = divmod(self.row, self.T // self.G)
         return f"g{group:02}.s{step:02}"
 
-    def noise(self, use, frame, level, row):
+    def noise(self, use, frames, levels, row):
+        return np.stack([self.drawn(use, frame) for frame in frames])
+
+    def drawn(self, use, frame):
         """What the official code drew for this; of two draws the second is the one it used."""
         group = self.row // (self.T // self.G)
         if use == Use.START:

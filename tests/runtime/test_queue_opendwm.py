@@ -40,9 +40,10 @@ class Run:
     def ours(self, array):
         return np.moveaxis(array, 3, 1)
 
-    def noise(self, use, frame, level, row):
+    def noise(self, use, frames, levels, row):
+        (frame,) = frames
         name, slot = (f"send{frame:02}", 0) if frame > 5 else ("send05", frame)
-        return self.ours(self.arrays[f"{name}.noise"])[:, :, slot]
+        return self.ours(self.arrays[f"{name}.noise"])[:, :, slot][None]
 
     def text(self, prompt):
         """Means over tokens and channels, and over the pooled vector."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from worldrt.engine.tensors import Shape
 from worldrt.runtime.noise import check_seed
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
+Words = np.ndarray[Any, np.dtype[np.uint64]]
 _WORD = 2**64 - 1
 
 
@@ -38,9 +40,9 @@ class Use(IntEnum):
 class Noise(Protocol):
     """Where a queue gets standard normal noise from."""
 
-    def __call__(self, use: Use, frame: int, level: int, row: int) -> Float32:
-        """float32 of the shape of one frame (B, C, ...). `level`: that of the frame before a step, or after START and
-        HISTORY."""
+    def __call__(self, use: Use, frames: Sequence[int], levels: Sequence[int], row: int) -> Float32:
+        """float32 (n, B, C, ...) for n frames. `levels`: those of the frames before a step, or after START and
+        HISTORY. `row` counts for HISTORY alone."""
         ...
 
 
@@ -50,25 +52,31 @@ class CounterNoise:
     def __init__(self, seed: int, shape: Shape) -> None:
         check_seed(seed)
         self._seed, self._shape, self._count = seed, shape, math.prod(shape)
-        self._words = np.random.Philox(0)  # made once: making one asks the system for entropy
-        self._state, self._lock = self._words.state, threading.Lock()
+        self._philox = np.random.Philox(0)  # made once: making one asks the system for entropy
+        self._state: Any = self._philox.state
+        self._lock = threading.Lock()
 
-    def __call__(self, use: Use, frame: int, level: int, row: int) -> Float32:
+    def __call__(self, use: Use, frames: Sequence[int], levels: Sequence[int], row: int) -> Float32:
         half = -(-self._count // 2)
-        key = np.array([self._seed, use], np.uint64)
-        counter = np.array([0, level, frame & _WORD, row if use == Use.HISTORY else 0], np.uint64)
-        state: Any = {**self._state, "state": {"counter": counter, "key": key}}
-        with self._lock:
-            self._words.state = state
-            words = self._words.random_raw(half)
-        lower, upper = words.astype("<u8", copy=False).view("<u4").reshape(half, 2).T
-        radius, angle = upper + 0.5, lower + 0.5
+        pairs = self._words(use, frames, levels, row, half).view("<u4").reshape(len(frames), half, 2)
+        radius, angle = pairs[..., 1] + 0.5, pairs[..., 0] + 0.5
         radius *= 2.0**-32
         np.log(radius, out=radius)
         radius *= -2
         np.sqrt(radius, out=radius)
         angle *= 2 * math.pi * 2.0**-32
-        values = np.empty(2 * half, np.float32)
-        np.multiply(radius, np.cos(angle), out=values[:half], casting="same_kind")
-        np.multiply(radius, np.sin(angle), out=values[half:], casting="same_kind")
-        return values[: self._count].reshape(self._shape)
+        values = np.empty((len(frames), 2 * half), np.float32)
+        np.multiply(radius, np.cos(angle), out=values[:, :half], casting="same_kind")
+        np.multiply(radius, np.sin(angle), out=values[:, half:], casting="same_kind")
+        return values[:, : self._count].reshape(len(frames), *self._shape)
+
+    def _words(self, use: Use, frames: Sequence[int], levels: Sequence[int], row: int, count: int) -> Words:
+        words = np.empty((len(frames), count), "<u8")
+        counter, key = self._state["state"]["counter"], self._state["state"]["key"]
+        with self._lock:
+            key[:] = self._seed, use
+            for index, (frame, level) in enumerate(zip(frames, levels, strict=True)):
+                counter[:] = 0, level, frame & _WORD, row if use == Use.HISTORY else 0
+                self._philox.state = self._state  # it takes copies
+                words[index] = self._philox.random_raw(count)
+        return words

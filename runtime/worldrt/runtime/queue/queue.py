@@ -25,6 +25,7 @@ from worldrt.runtime.queue.conditions import Condition, Conditions, Feed
 from worldrt.runtime.queue.evaluation import Evaluation, Model, noised
 from worldrt.runtime.queue.noise import CounterNoise, Float32, Noise, Use
 from worldrt.runtime.queue.slots import HostSlots, Precision
+from worldrt.runtime.samplers import Float64
 from worldrt.runtime.schedule.plan import Plan
 from worldrt.runtime.schedule.rows import Call, Row
 
@@ -121,7 +122,7 @@ class Queue:
             levels = (*(0 for _ in range(s.given)), *self.levels)[:known]
             for place, level in enumerate(levels, s.history - s.given):
                 frame, clean = place - s.history, video[:, :, place - s.history + s.given]
-                noise = self.noise(Use.START, frame, level, 0)
+                noise = self.noise(Use.START, (frame,), (level,), 0)[0]
                 self.slots.put(place, noised(self.table, clean, noise, level))
         self._fill(known - s.given)
 
@@ -144,8 +145,9 @@ class Queue:
     def apply(self, row: Row, each: Each = map) -> None:
         """Evaluate the calls of a row on the state before it, and commit what they write."""
         x0s = list(each(self._evaluate, row.calls))
+        rows = self._coefficients(bool(row.advance))
         for call, x0 in zip(row.calls, x0s, strict=True):
-            self._stage(call, row.advance, x0)
+            self._stage(call, rows[call.write_start : call.write_stop], x0)
         h = self.schedule.history
         for call in row.calls:
             self.slots.commit(call.write_start + h, call.write_stop + h)
@@ -175,7 +177,7 @@ class Queue:
             else:
                 self.conditions.bind(place, condition)
             if self.filled >= known:
-                noise = self.noise(Use.START, frame, s.steps, 0)
+                noise = self.noise(Use.START, (frame,), (s.steps,), 0)[0]
                 self.slots.put(place, noise * np.float32(self.table.noise[s.steps]))
             self.filled += 1
 
@@ -188,25 +190,29 @@ class Queue:
         start, stop = call.start + self.schedule.history, call.stop + self.schedule.history
 
         def noise(slot: int, level: int) -> Float32:
-            return self.noise(Use.HISTORY, self.first + slot, level, self.row_number)
+            drawn: Float32 = self.noise(Use.HISTORY, (self.first + slot,), (level,), self.row_number)[0]
+            return drawn
 
         return self.evaluation.x0(
             call, lambda: self.slots.window(start, stop), self.conditions.window(start, stop), noise
         )
 
-    def _stage(self, call: Call, advance: int, x0: Array) -> None:
-        written = slice(call.write_start, call.write_stop)
-        levels = self.levels[written]
-        table = self.table
-        rows = np.where(self.knows_previous[written, None], table.steps[levels], table.first[levels])
-        if table.first_when_clean and advance:
-            rows = table.first[levels]
-        noise: list[Float32 | None] = []
-        if table.needs_noise:
-            of = zip(range(self.first + written.start, self.first + written.stop), levels.tolist(), rows, strict=True)
-            noise = [self.noise(Use.STEP, frame, level, 0) if row[3] else None for frame, level, row in of]
+    def _coefficients(self, cleaning: bool) -> Float64:
+        """a, b, c, d of the next step of each slot (slots, 4)."""
+        table, levels = self.table, self.levels
+        if not table.needs_previous or (cleaning and table.first_when_clean):
+            return table.first[levels]
+        return np.where(self.knows_previous[:, None], table.steps[levels], table.first[levels])
+
+    def _stage(self, call: Call, rows: Float64, x0: Array) -> None:
+        noise = None
+        if self.table.needs_noise and rows[:, 3].any():
+            (places,) = rows[:, 3].nonzero()
+            slots = call.write_start + places
+            frames, levels = (self.first + slots).tolist(), self.levels[slots].tolist()
+            noise = places, self.noise(Use.STEP, frames, levels, 0)
         h = self.schedule.history
-        self.slots.stage(written.start + h, written.stop + h, x0[:, :, call.written], rows, noise)
+        self.slots.stage(call.write_start + h, call.write_stop + h, x0[:, :, call.written], rows, noise)
 
     def _shift(self) -> None:
         """The oldest frames leave, and all others move up."""

@@ -52,14 +52,14 @@ class HostSlots:
         """A fresh copy of one place."""
         return np.array(self.latents[:, :, place], order="C")
 
-    def stage(self, start: int, stop: int, x0: Any, rows: Any, noise: list[Float32 | None]) -> None:
-        """Compute the step of some places: x0 (B, C, n, ...), rows (n, 4) of coefficients, and where the sampler adds
-        noise a value for each place, None where its row has none. `window` does not see it before `commit`."""
+    def stage(self, start: int, stop: int, x0: Any, rows: Any, noise: tuple[Any, Float32] | None) -> None:
+        """Compute the step of some places: x0 (B, C, n, ...), rows (n, 4) of coefficients, and the places of 0 to n - 1
+        that the sampler adds noise to, with it (k, B, C, ...). `window` does not see it before `commit`."""
         part = self._part(start, stop)
         part.x0[...] = x0
-        for place, values in enumerate(noise):
-            if values is not None:
-                part.noise[:, :, place] = values
+        if noise is not None:
+            places, values = noise
+            part.noise[:, :, places] = np.moveaxis(values, 0, 2)
         part.update(rows)
 
     def commit(self, start: int, stop: int) -> None:
