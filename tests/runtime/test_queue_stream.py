@@ -20,7 +20,7 @@ from worldrt.runtime.samplers import rectified_flow_ab2
 from worldrt.runtime.samplers_vp import dpm_sde, phased_ddim
 from worldrt.runtime.schedule import methods
 from worldrt.runtime.schedule.guidance import Segment, classifier_free, history_guidance
-from worldrt.runtime.schedule.law import Schedule, Term
+from worldrt.runtime.schedule.law import Schedule, Term, Window
 from worldrt.runtime.schedule.plan import Plan
 
 SHAPE = (2, 3, 4, 5)
@@ -217,6 +217,33 @@ def test_streaming_equals_the_dense_computation(case):
     same(found, dense(schedule, *case[1:]))
 
 
+def random_case(seed):
+    """Any numbers that go together: windows of random cuts that see more than they write, fills, drains, samplers."""
+    rng = np.random.default_rng(seed)
+    steps, group, history = (int(rng.integers(*between)) for between in ((2, 8), (1, 4), (0, 4)))
+    shift = int(rng.choice([s for s in range(1, steps + 1) if seed % 3 == 0 or steps % s == 0]))
+    fill = str(rng.choice(["cold", "renoise", "prefill"][: 3 if history else 2]))
+    schedule = Schedule(steps, shift, group, history, fill=fill, drain=str(rng.choice(["pad", "shrink"])))
+    slots = schedule.slots
+    if steps % shift == 0:
+        cuts = sorted({0, slots, *rng.integers(0, slots, 3).tolist()})
+        windows = []
+        for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+            start, stop = int(rng.integers(-history, low + 1)), int(rng.integers(high, slots + 1))
+            windows.append(Window(start, stop - start, low, high))
+        schedule = replace(schedule, windows=tuple(windows), history_label=int(rng.integers(0, 2)))
+    table = (euler, sde, ab2)[seed % 3](schedule)
+    known = schedule.given + (slots if fill == "renoise" else 0)
+    video = rng.normal(size=(*SHAPE[:2], known, *SHAPE[2:])).astype(np.float32) if known else None
+    return schedule, table, int(rng.integers(1, 9)), video
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_any_numbers_stream_as_the_dense_computation(seed):
+    case = random_case(seed)
+    same(drain(opened(case), shuffle=np.random.default_rng(seed)), dense(*case))
+
+
 def test_windows_may_run_in_any_order_and_at_the_same_time(case):
     found = drain(opened(case))
     same(drain(opened(case), shuffle=np.random.default_rng(5)), found)
@@ -328,6 +355,8 @@ def test_a_foreign_state_changes_nothing():
         (snapshot(other), "under the plan"),
         ({name: array for name, array in before.items() if name != "levels"}, "levels too"),
         (before | {"latents": before["latents"][:, :, :1]}, "latents: expected float32"),
+        (before | {"counters": before["counters"] * 1000}, "out of range"),
+        (before | {"levels": before["levels"] - 100}, "out of range"),
         (before | {"condition.control": before["condition.control"][:, :1]}, "condition.control"),
     ):
         with pytest.raises(InputError, match=says):

@@ -179,6 +179,8 @@ def test_latency_counts_waiting_and_the_rows_after_commit():
     assert latency_s(matrix, 0.1, frames_per_s=4) == pytest.approx(4.5 / 4)
     late = Plan(replace(methods.swin_dpm(4, 4, 1), commit_level=2))
     assert latency_s(late, 0.1) == pytest.approx(0.25)
+    waiting = Plan(Schedule(7, 3))  # a frame enters 2 rows before its first one
+    assert latency_s(waiting, 1.0) == pytest.approx(1.5 + 9)
 
 
 def test_a_stream_without_end_keeps_no_more_rows_than_a_period():

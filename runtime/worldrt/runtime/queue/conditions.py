@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 UNBOUND = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """What one frame is conditioned on. `sequence` counts 0, 1, 2, ... over a stream. A value is (...) for all clips of
     the batch, or (B, ...) with a row for each; names, shapes and dtypes stay those of the first condition."""

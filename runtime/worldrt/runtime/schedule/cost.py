@@ -39,8 +39,8 @@ def cost(plan: Plan) -> Cost:
         s.slots,
         Fraction(calls, s.shift),
         s.rows_to_first,
-        s.groups * s.shift,
-        min(s.commits_at, s.steps),
+        s.rows_in_flight,
+        s.rows_in_flight if s.commit_level is None else s.commit_level,
     )
 
 
@@ -49,4 +49,4 @@ def latency_s(plan: Plan, row_s: float, frames_per_s: float | None = None) -> fl
     rows after its commit. `frames_per_s`: latent frames at which a paced stream leaves, if that is slower."""
     s = plan.schedule
     pace = row_s if frames_per_s is None else max(row_s, s.group / s.shift / frames_per_s)
-    return pace * (s.shift / 2 + min(s.commits_at, s.groups * s.shift))
+    return pace * (s.shift / 2 + cost(plan).rows_after_commit)

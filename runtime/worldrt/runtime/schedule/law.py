@@ -97,6 +97,11 @@ class Schedule:
         return self.groups * self.group
 
     @property
+    def rows_in_flight(self) -> int:
+        """Rows from the append of a frame to its emission: T, and a wait before the first where s does not divide T."""
+        return self.groups * self.shift
+
+    @property
     def given(self) -> int:
         """Frames of history that the start brings."""
         return 0 if self.fill == "cold" else self.history
