@@ -100,6 +100,7 @@ BAD_ITEMS = [
     ({"prompt": "x", "output_video": "/proc/none/x.mp4"}, "cannot be written"),
     ({"prompt": "x", "output_video": "good.mp4"}, "good.json: item 0 has this place already"),
     ({"prompt": "x", "output_video": "./good.png"}, "good.json: item 0 has this place already"),
+    ({"prompt": "x", "output_video": "new/../good.png"}, "good.json: item 0 has this place already"),
     ({"prompt": "x", "output_video": "there.mp4"}, "there.json exists"),
     ({"prompt": "x" * 9000, "output_video": "x.mp4"}, "tokens"),
 ]
@@ -169,6 +170,29 @@ def test_strict_makes_nothing_where_an_item_is_wrong(here, capsys):
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("error: batch[2]: prompt: ") and told[1].startswith("error: batch[3]: ")
     assert "2 of 4 items cannot be made; none was begun" in told[2] and os.listdir() == ["batch"]
+
+
+def test_a_sidecar_replaces_nothing_but_sidecars(here, capsys):
+    """The list itself, with a result of its name, or whatever else a user keeps in JSON beside a clip."""
+    (here / "a.json").write_text(json.dumps(two()))
+    assert main(["text2world", *SMALL, "--batch_input_json", "a.json", "--overwrite"]) == 2
+    assert "a.json: it is no sidecar and is not replaced" in capsys.readouterr().err
+    assert json.loads((here / "a.json").read_text()) == two() and not (here / "a.mp4").exists()
+    for _ in range(2):
+        assert main(["text2world", *SMALL, "--prompt", "x", "--save_path", "b.mp4", "--overwrite"]) == 0
+
+
+def test_a_result_does_not_replace_what_it_is_made_from(here, nano, capsys):
+    made = {"prompt": "x", "output_image": "in.png"}
+    outcomes(capsys, [made], task="text2image")
+    before = (here / "in.png").read_bytes()
+    item = {"prompt": "x", "input_video": "in.png", "output_video": "png:./in.png"}
+    (wrong,) = outcomes(capsys, [item], "--overwrite", task="video2world", code=2)
+    assert "would replace what it is made from" in wrong["error"] and (here / "in.png").read_bytes() == before
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(here):
+    assert run("\ufeff" + json.dumps(two())) == 0
 
 
 def test_ten_bad_items_of_a_hundred_leave_ninety_results(here, capsys):

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldrt.engine.errors import BlockedError, InputError, OutputError, WorldrtError
-from worldrt.engine.files import check_place
 from worldrt.runtime import inputs, matching, prompts
 from worldrt.runtime.batch_file import Item
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.grouped import groups
-from worldrt.runtime.jobs import Job
-from worldrt.runtime.sinks.base import split_place
+from worldrt.runtime.jobs import Job, spot
 
 Status = Literal["made", "skipped", "failed", "blocked"]
 Make = Callable[[Sequence[Job]], Iterable[dict[str, Any] | Exception]]  # for each job its result's data, or an error
@@ -65,16 +63,12 @@ def _check_job(job: Job, generator: Generator) -> None:
 
 
 def _check_place(item: Item, job: Job, generator: Generator, taken: dict[Path, int], overwrite: bool) -> None:
-    if job.sidecar is None:
-        return
-    places = job.sidecar, split_place(job.place)[1]
-    for place in places:
-        if place.absolute() in taken:
-            raise InputError(f"{place}: item {taken[place.absolute()]} has this place already")
-    taken.update({place.absolute(): item.index for place in places})
+    for place in job.places:
+        if spot(place) in taken:
+            raise InputError(f"{place}: item {taken[spot(place)]} has this place already")
+    taken.update({spot(place): item.index for place in job.places})
     if not matching.finished(job, generator, overwrite=overwrite):
-        for place in places:
-            check_place(place, overwrite=overwrite)
+        job.check_places(overwrite=overwrite)
 
 
 def run(items: Sequence[Item], generator: Generator, make: Make, *, size: int, overwrite: bool) -> Iterator[Outcome]:

@@ -49,7 +49,7 @@ def read(path: Path, args: argparse.Namespace) -> list[Item]:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise InputError(f"{path}: expected a list of at most {LARGEST_BYTES} bytes, got {path.stat().st_size}")
-        items = parse_json(path.read_text(encoding="utf-8"))
+        items = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -101,6 +101,7 @@ class Generator:
     def finish(self, run: Run, frames: Iterator[Frame], *, overwrite: bool) -> Result:
         """Put frames, which may be made only now, in their place, with a sidecar."""
         video, note = self._format(run), run.job.sidecar
+        run.job.check_places(overwrite=overwrite)
         keeping = keep_for(self.task, run.job, run.settings, self.models, run.observer.warn)
         with keeping as run.keep, self._staged(note, overwrite) as part:
             self._write(run, frames, video, overwrite)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.images import cover
-from worldrt.runtime.jobs import Job
+from worldrt.runtime.jobs import Job, spot
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.request import Settings
 from worldrt.runtime.sources.base import check_file, open_source, stacked
@@ -33,6 +33,8 @@ def check(task: str, job: Job) -> None:
     for path in (job.input_path, clip):
         if path is not None:
             check_file(path)
+            if spot(path) in map(spot, job.places):
+                raise InputError(f"{path}: the result would replace what it is made from; give another place")
 
 
 def given(task: str, job: Job) -> Frame:

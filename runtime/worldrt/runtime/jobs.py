@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldrt.engine.errors import InputError
+from worldrt.engine.errors import InputError, OutputError
 from worldrt.engine.files import check_place
+from worldrt.engine.schema import parse_json
 from worldrt.runtime.request import Request
 from worldrt.runtime.request_flags import request_of
 from worldrt.runtime.sinks.base import split_place
@@ -38,6 +39,33 @@ class Job:
         kind, path = split_place(self.place)
         return None if kind == "null" else path.with_suffix(".json")
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """What is written: the sidecar and the result; nothing for a result that is not kept."""
+        note = self.sidecar
+        return () if note is None else (note, split_place(self.place)[1])
+
+    def check_places(self, *, overwrite: bool) -> None:
+        """Raises `OutputError` for places that cannot be written, or hold something that is not ours to replace."""
+        for place in self.places:
+            check_place(place, overwrite=overwrite)
+        note = self.sidecar
+        if note is not None and note.is_file() and not _is_sidecar(note):
+            raise OutputError(f"{note}: it is no sidecar and is not replaced by one; move it, or give another place")
+
+
+def spot(path: Path) -> Path:
+    """The same for every spelling of a place: `a/../b`, a folder by its link."""
+    return path.parent.resolve() / path.name
+
+
+def _is_sidecar(path: Path) -> bool:
+    try:
+        data = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"schema", "task", "request"} <= data.keys()
+
 
 def job_of(args: argparse.Namespace) -> Job:
     """The job that the flags describe; with `--batch_input_json`, what its items have in common."""
@@ -63,10 +91,8 @@ def check_places(jobs: Iterable[Job], *, overwrite: bool) -> None:
     """Raises `OutputError` or `InputError` for results that cannot be put, all of them, where they should go."""
     taken: set[Path] = set()
     for job in jobs:
-        if job.sidecar is None:
-            continue
-        for place in (job.sidecar, split_place(job.place)[1]):
-            if place.absolute() in taken:
+        for place in job.places:
+            if spot(place) in taken:
                 raise InputError(f"{place}: two results would have this place")
-            taken.add(place.absolute())
-            check_place(place, overwrite=overwrite)
+            taken.add(spot(place))
+        job.check_places(overwrite=overwrite)
