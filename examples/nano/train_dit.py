@@ -22,9 +22,9 @@ from training import Run
 
 from worldrt.export.families.cosmos.denoiser import precondition
 from worldrt.export.families.cosmos.dit import DiT
-from worldrt.export.families.cosmos.nano_tokenizer import train as make_tokenizer
-from worldrt.export.families.cosmos.t5 import T5Encoder
 from worldrt.export.families.cosmos.variants import variant
+from worldrt.export.modules.nano_tokenizer import train as make_tokenizer
+from worldrt.export.modules.t5 import T5Encoder
 
 CLIP = 5
 NO_TEXT = 0.1

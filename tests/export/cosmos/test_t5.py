@@ -7,9 +7,8 @@ import torch
 import transformers
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from worldrt.export.families.cosmos.t5 import T5Encoder, distance_buckets
-from worldrt.export.families.cosmos.variants import T5Config
-from worldrt.export.families.cosmos.weights import text_keys
+from worldrt.export.modules.keys import text_keys
+from worldrt.export.modules.t5 import T5Config, T5Encoder, distance_buckets
 
 SMALL = {"layers": 3, "width": 32, "heads": 4, "head_dim": 12, "feed_forward": 48, "vocabulary": 97, "tokens": 512}
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from worldrt.export.families.cosmos.pixels import to_pixels
 from worldrt.export.families.cosmos.vae import DecodeStep, EncodeStep, cache_shapes
 from worldrt.export.families.cosmos.variants import VAEConfig
 from worldrt.export.families.cosmos.weights import vae_keys
+from worldrt.export.modules.pixels import to_pixels
 
 
 def encode(step, video):

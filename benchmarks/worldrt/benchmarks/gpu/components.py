@@ -12,9 +12,9 @@ from worldrt.benchmarks.gpu._torch import materialised, peak_gb
 from worldrt.benchmarks.gpu.base import Made, Samples, Setup, first_line, row, timed
 from worldrt.benchmarks.gpu.model import model_of
 from worldrt.benchmarks.results import Table
-from worldrt.export.families.cosmos.t5 import T5Encoder
 from worldrt.export.families.cosmos.vae import DecodeStep, EncodeStep
 from worldrt.export.families.cosmos.variants import VAE_SCALE
+from worldrt.export.modules.t5 import T5Encoder
 
 COLUMNS = ("component", "given", "min_ms", "median_ms", "p90_ms", "peak_GB")
 Ready = tuple[nn.Module, tuple[Any, ...], str]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from worldrt.export.families.cosmos.neighbourhood import Neighbourhood
 from worldrt.export.families.cosmos.rope import rotate
 from worldrt.export.families.cosmos.variants import DiTConfig
 from worldrt.export.families.cosmos.windows import Window
+from worldrt.export.modules.attention import Heads, scaled_dot_product, split_heads
 
 EPS = 1e-6
 
@@ -28,14 +28,6 @@ class Conditioning(NamedTuple):
 
     emb: Tensor
     lora: Tensor
-
-
-class Heads(NamedTuple):
-    """Queries, keys and values, each (B, H, L, E), normalised and rotated."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
 
 
 class Modulation(nn.Module):
@@ -138,13 +130,3 @@ class Block(nn.Module):
 def modulate(x_BTSD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm without weights of its own, then the frame's scale and shift."""
     return F.layer_norm(x_BTSD, x_BTSD.shape[-1:], eps=EPS) * (1 + scale) + shift
-
-
-def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
-    """(B, L, D) -> (B, H, L, E)"""
-    return torch.unflatten(x_BLD, -1, (heads, -1)).transpose(1, 2)
-
-
-def scaled_dot_product(q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor) -> Tensor:
-    """Attention of everything to everything; (B, L, D). K and V may be longer than Q."""
-    return F.scaled_dot_product_attention(q_BHLE, k_BHLE, v_BHLE).transpose(1, 2).flatten(2)

@@ -13,11 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldrt.export.families.cosmos.block import Block, Conditioning, Heads, modulate
+from worldrt.export.families.cosmos.block import Block, Conditioning, modulate
 from worldrt.export.families.cosmos.dit import DiT, FinalLayer, Stem, for_batch
 from worldrt.export.families.cosmos.rope import RopeTables
-from worldrt.export.families.cosmos.tensors import cast
 from worldrt.export.families.cosmos.variants import CLEAN_SIGMA, PATCH
+from worldrt.export.modules.attention import Heads
+from worldrt.export.modules.tensors import cast
 
 
 class Denoise(nn.Module):

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from worldrt.export.families.cosmos.block import EPS, Block, Conditioning, Modulation, modulate
 from worldrt.export.families.cosmos.rope import Rope, RopeDtype, RopeTables
-from worldrt.export.families.cosmos.tensors import cast
 from worldrt.export.families.cosmos.variants import PATCH, DiTConfig
+from worldrt.export.modules.patches import patchify
+from worldrt.export.modules.tensors import cast
 
 
 class TimeEmbedding(nn.Module):
@@ -69,7 +70,7 @@ class Stem(nn.Module):
         if padding_mask is not None:
             padding = F.interpolate(cast(padding_mask, dtype), size=(rows, columns), mode="nearest")
             channels.append(padding.unsqueeze(2).expand(-1, 1, frames, -1, -1))
-        patches = patchify(torch.cat(channels, dim=1) if len(channels) > 1 else channels[0])
+        patches = patchify(torch.cat(channels, dim=1) if len(channels) > 1 else channels[0], PATCH)
         tokens = F.linear(patches, self.patch.weight[:, : patches.shape[-1]])
         return tokens, self.time(timestep_BT), self.rope.tables(position_T, rows // PATCH, columns // PATCH)
 
@@ -128,12 +129,6 @@ def for_batch(tables: RopeTables, batch: int) -> tuple[Tensor, Tensor]:
     """Tables (T, S, F) as the rotary operator wants them: (B, L, F)."""
     cos, sin = (table.flatten(0, 1).unsqueeze(0).expand(batch, -1, -1) for table in tables)
     return cos, sin
-
-
-def patchify(x_BCTHW: Tensor) -> Tensor:
-    """(B, T, S, C * 4): the vector of a patch runs over channel, row, column."""
-    grid = torch.unflatten(torch.unflatten(x_BCTHW, 4, (-1, PATCH)), 3, (-1, PATCH))
-    return grid.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3)
 
 
 def unpatchify(patches: Tensor, rows: int, columns: int) -> Tensor:

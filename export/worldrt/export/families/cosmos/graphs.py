@@ -11,13 +11,14 @@ from torch import nn
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.cosmos.denoiser import BlockStep, Denoise, Embed, Head
 from worldrt.export.families.cosmos.dit import DiT
-from worldrt.export.families.cosmos.pixels import PixelFormat
 from worldrt.export.families.cosmos.rope import RopeDtype
-from worldrt.export.families.cosmos.t5 import T5Encoder
 from worldrt.export.families.cosmos.vae import DecodeStep, EncodeStep, cache_shapes
-from worldrt.export.families.cosmos.variants import DiTConfig, T5Config, VAEConfig
-from worldrt.export.families.cosmos.weights import KeyFormat, KeyMap, dit_keys, text_keys, vae_keys
+from worldrt.export.families.cosmos.variants import DiTConfig, VAEConfig
+from worldrt.export.families.cosmos.weights import dit_keys, vae_keys
 from worldrt.export.graphs import GraphSource
+from worldrt.export.modules.keys import KeyFormat, KeyMap, text_keys
+from worldrt.export.modules.pixels import PixelFormat
+from worldrt.export.modules.t5 import T5Config, T5Encoder
 
 Form = Literal["whole", "block"]
 Dtype = Literal["float32", "float16", "bfloat16"]

@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from worldrt.export.families.cosmos.dit import DiT
-from worldrt.export.families.cosmos.nano_tokenizer import train
-from worldrt.export.families.cosmos.t5 import T5Encoder
 from worldrt.export.families.cosmos.vae import DecodeStep, EncodeStep
-from worldrt.export.families.cosmos.variants import DiTConfig, T5Config, VAEConfig, variant
-from worldrt.export.families.cosmos.weights import KeyMap, dit_keys, text_keys, vae_keys
+from worldrt.export.families.cosmos.variants import DiTConfig, VAEConfig, variant
+from worldrt.export.families.cosmos.weights import dit_keys, vae_keys
+from worldrt.export.modules.keys import KeyMap, text_keys
+from worldrt.export.modules.nano_tokenizer import train
+from worldrt.export.modules.t5 import T5Config, T5Encoder
 
 TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
 TEXT_FILE = "model.safetensors"

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldrt.export.families.cosmos.tensors import constant
 from worldrt.export.families.cosmos.windows import Pair, Window
+from worldrt.export.modules.tensors import constant
 
 Places = tuple[int, ...]
 

@@ -11,7 +11,8 @@ from worldrt.export.families.cosmos.graphs import block_instances, denoiser_grap
 from worldrt.export.families.cosmos.nano import make_checkpoint
 from worldrt.export.families.cosmos.segments import segments
 from worldrt.export.families.cosmos.variants import VAE_SCALE, Variant, variants
-from worldrt.export.families.cosmos.weights import KeyMap, dit_keys, text_keys, vae_keys
+from worldrt.export.families.cosmos.weights import dit_keys, vae_keys
+from worldrt.export.modules.keys import KeyMap, text_keys
 from worldrt.export.plan import Built, File, Model, Options, Part
 
 NANO = "nano"

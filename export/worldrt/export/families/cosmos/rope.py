@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from worldrt.export.families.cosmos.tensors import cast, constant
+from worldrt.export.modules.tensors import cast, constant
 
 RopeDtype = Literal["float32", "bfloat16"]
 BASE = 10000.0

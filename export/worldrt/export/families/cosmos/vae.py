@@ -9,19 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldrt.export.families.cosmos.pixels import PixelFormat, to_pixels
-from worldrt.export.families.cosmos.tensors import cast, constant
 from worldrt.export.families.cosmos.vae_layers import (
     ChannelNorm,
     Downsample,
-    Memory,
     MidAttention,
     ResidualBlock,
-    TimeConv,
     Upsample,
     causal,
 )
 from worldrt.export.families.cosmos.variants import VAEConfig
+from worldrt.export.modules.pixels import PixelFormat, to_pixels
+from worldrt.export.modules.streaming import Memory, TimeConv
+from worldrt.export.modules.tensors import cast, constant
 
 
 class Coder(nn.Module):

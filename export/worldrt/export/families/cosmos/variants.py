@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from worldrt.engine.errors import InputError
 from worldrt.export.families.cosmos.windows import WINDOWS_2B, WINDOWS_14B, WINDOWS_NANO, Window, Windows
+from worldrt.export.modules.t5 import T5Config
 
 Task = Literal["text2image", "video2world"]
 PixelSize = tuple[int, int]
@@ -92,22 +93,6 @@ class VAEConfig:
 
 
 @dataclass(frozen=True)
-class T5Config:
-    """Shape of the text encoder; T5-11B by default. Prompts are cut and padded to `tokens`."""
-
-    layers: int = 24
-    width: int = 1024
-    heads: int = 128
-    head_dim: int = 128
-    feed_forward: int = 65536
-    gated: bool = False
-    vocabulary: int = 32128
-    buckets: int = 32
-    max_distance: int = 128
-    tokens: int = 512
-
-
-@dataclass(frozen=True)
 class SamplerDefaults:
     """`kind` as the runtime knows it. By default a Karras ramp from `sigma_max` to `sigma_min`; a last clean pass at
     `sigma_min` follows the steps."""
@@ -145,7 +130,7 @@ class Variant:
     latent_frames: Mapping[int, int]
     guidance: float
     vae: VAEConfig = VAEConfig()
-    t5: T5Config = T5Config()
+    t5: T5Config = field(default_factory=T5Config)
     sampler: SamplerDefaults = SamplerDefaults()
     windows: Windows | None = None
     """Those of its sparse checkpoints, where it has some; see `sparse`."""

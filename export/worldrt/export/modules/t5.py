@@ -6,16 +6,32 @@ Shape letters: B batch, N tokens, D width, H heads.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldrt.export.families.cosmos.block import split_heads
-from worldrt.export.families.cosmos.tensors import cast, constant
-from worldrt.export.families.cosmos.variants import T5Config
+from worldrt.export.modules.attention import split_heads
+from worldrt.export.modules.tensors import cast, constant
 
 EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Shape of the text encoder; T5-11B by default. Prompts are cut and padded to `tokens`."""
+
+    layers: int = 24
+    width: int = 1024
+    heads: int = 128
+    head_dim: int = 128
+    feed_forward: int = 65536
+    gated: bool = False
+    vocabulary: int = 32128
+    buckets: int = 32
+    max_distance: int = 128
+    tokens: int = 512
 
 
 class FeedForward(nn.Module):
@@ -65,15 +81,20 @@ class T5Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm_out = nn.RMSNorm(config.width, eps=EPS)
 
-    def forward(self, ids_BN: Tensor, mask_BN: Tensor) -> Tensor:
-        """int64 ids and a float32 mask (1 = token, 0 = padding) to float32 (B, N, D), zero where the mask is 0."""
+    def forward(self, ids_BN: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """int64 ids and a float32 mask (1 = token, 0 = padding) to float32 (B, N, D), zero where the mask is 0.
+
+        Without a mask all of them are tokens.
+        """
         x_BND = self.embedding(ids_BN)
-        hidden = (1 - mask_BN)[:, None, None, :] * torch.finfo(x_BND.dtype).min
-        bias = self._bias(ids_BN) + cast(hidden, x_BND.dtype)
+        bias = self._bias(ids_BN)
+        if mask_BN is not None:
+            hidden = (1 - mask_BN)[:, None, None, :] * torch.finfo(x_BND.dtype).min
+            bias = bias + cast(hidden, x_BND.dtype)
         for layer in self.layers:
             x_BND = layer(x_BND, bias)
-        text: Tensor = self.norm_out(x_BND)
-        return cast(text, torch.float32) * mask_BN.unsqueeze(-1)
+        text = cast(self.norm_out(x_BND), torch.float32)
+        return text if mask_BN is None else text * mask_BN.unsqueeze(-1)
 
     def _bias(self, ids_BN: Tensor) -> Tensor:
         """(1, H, N, N): the learned bias of the bucket of each distance from query to key."""

@@ -1,0 +1,1 @@
+"""Parts of networks that several families have, and what their traces need."""
