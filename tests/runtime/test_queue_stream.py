@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -228,7 +228,7 @@ def random_case(seed):
     if steps % shift == 0:
         cuts = sorted({0, slots, *rng.integers(0, slots, 3).tolist()})
         windows = []
-        for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+        for low, high in pairwise(cuts):
             start, stop = int(rng.integers(-history, low + 1)), int(rng.integers(high, slots + 1))
             windows.append(Window(start, stop - start, low, high))
         schedule = replace(schedule, windows=tuple(windows), history_label=int(rng.integers(0, 2)))
