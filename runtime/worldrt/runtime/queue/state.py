@@ -45,7 +45,7 @@ def restore(queue: Queue, state: Mapping[str, Array]) -> None:
     for name, target in targets.items():
         _require(name, state[name], target.shape, target.dtype)
     _require("counters", state["counters"], (6,), np.dtype(np.int64))
-    _check_counters(queue, *state["counters"].tolist(), state["levels"])
+    _check_ranges(queue, state["counters"], state["levels"])
     for name, array in values.items():
         _require(name, array, (*queue.conditions.shape, *array.shape[2:]), array.dtype)
     for name, target in targets.items():
@@ -84,10 +84,9 @@ def _numbers(queue: Queue) -> Array:
     return np.array((s.steps, s.shift, s.group, s.history, queue.shape[0]), np.int64)
 
 
-def _check_counters(
-    queue: Queue, row: int, first: int, filled: int, leaving: int, end: int, following: int, levels: Array
-) -> None:
+def _check_ranges(queue: Queue, counters: Array, levels: Array) -> None:
     s = queue.schedule
+    row, first, filled, leaving, end, following = counters.tolist()
     sound = 0 <= leaving <= filled <= s.slots and min(row, first, following) >= 0 and end >= _ENDLESS
     if not sound or levels.min() < 0 or levels.max() > s.steps:
         raise InputError("state of a queue: counters or levels are out of range; the file is damaged")
