@@ -14,6 +14,14 @@ from typing import Literal
 
 from worldrt.engine.content import file_hash
 from worldrt.engine.errors import BundleError
+from worldrt.engine.facts import Chunk as Chunk
+from worldrt.engine.facts import Condition as Condition
+from worldrt.engine.facts import Control as Control
+from worldrt.engine.facts import Diffusion as Diffusion
+from worldrt.engine.facts import Guidance as Guidance
+from worldrt.engine.facts import Sampler as Sampler
+from worldrt.engine.facts import Sparse as Sparse
+from worldrt.engine.facts import Stream as Stream
 from worldrt.engine.files import inside
 from worldrt.engine.quality import Quality
 from worldrt.engine.schema import SchemaError, decode, encode, parse_json
@@ -30,7 +38,7 @@ Quantization = Literal["int8", "fp8", "int8_static", "mxfp8", "nvfp4"]
 class Weight:
     """A checkpoint tensor that a graph uses: as the graph input `name`, or as an initializer by external data.
 
-    `key` may hold `{i}` and `{j}`: block number i and j = i + 1 of an instance of a block graph.
+    `key` may hold `{i}`, `{j}` and `{i-15}`: block number i, j = i + 1 and i - 15 of an instance of a block graph.
     """
 
     name: str
@@ -53,41 +61,6 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """Defaults of the sampler: a row table `kind` of `worldrt.runtime.samplers` and its numbers (levels are sigmas)."""
-
-    kind: str
-    steps: int
-    sigma_max: float
-    sigma_min: float
-    order: float = 7.0
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """`delta`: x0 = c + scale (c - u). `classic`: x0 = u + scale (c - u)."""
-
-    convention: Literal["delta", "classic"]
-    scale: float
-
-
-@dataclass(frozen=True)
-class Condition:
-    """How an input of a denoiser is bound: per clip, per latent frame (and travelling with it), per view, or fixed."""
-
-    bind: Literal["clip", "frame", "view", "constant"]
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """Neighbourhood attention: the name of each block's window (`12x24`, or `dense`), and the rows and columns of
-    tokens that the windows are made for."""
-
-    grid: tuple[int, int]
-    windows: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Component:
     """What all components share: their graphs, compute precision, and weight files relative to the weight root."""
 
@@ -103,7 +76,11 @@ class Component:
 @dataclass(frozen=True)
 class Denoiser(Component):
     """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`;
-    a `sparse` one has a `block_WINDOW` for each kind of window instead, and takes clips of two latent frames or more.
+    a `sparse` one has a `block_WINDOW` for each kind of window instead, and takes clips of two latent frames or more;
+    one with `control` has `block` and `block_control`.
+
+    Levels are sigmas, or with `diffusion` timesteps. With `levels` they are part of the graph, one for each frame of
+    its window, and it has no input `level`.
 
     `quantization`: linear layers are of this kind. The weights of `int8` (at run time, for CPUs) lie in the .onnx file
     and not among `weights`; the others (for engines) quantise those of the checkpoint inside the graph.
@@ -125,24 +102,32 @@ class Denoiser(Component):
     quality: Quality | None = None
     scales: str | None = None
     sparse: Sparse | None = None
+    diffusion: Diffusion | None = None
+    levels: tuple[float, ...] | None = None
+    stream: Stream | None = None
+    control: Control | None = None
 
     def block_graph(self, block: int) -> str:
         """The graph that block number `block` is run by; the last one is in `head`."""
-        return "block" if self.sparse is None else f"block_{self.sparse.windows[block]}"
+        if self.sparse is not None:
+            return f"block_{self.sparse.windows[block]}"
+        controlled = self.control is not None and self.control.start <= block < self.control.end
+        return "block_control" if controlled else "block"
 
     def block_graphs(self) -> tuple[str, ...]:
         """All of them, none in whole form."""
         if self.form == "whole":
             return ()
-        return (
-            ("block",) if self.sparse is None else tuple(f"block_{w}" for w in dict.fromkeys(self.sparse.windows[:-1]))
-        )
+        if self.sparse is None and self.control is None:
+            return ("block",)
+        return tuple(dict.fromkeys(self.block_graph(i) for i in range(self.blocks - 1)))
 
     def instances(self, graph: str) -> Sequence[int]:
         if graph not in self.block_graphs():
             return (0,)
         blocks = range(self.blocks - 1)
-        return blocks if self.sparse is None else [i for i in blocks if self.block_graph(i) == graph]
+        alike = self.sparse is None and self.control is None
+        return blocks if alike else [i for i in blocks if self.block_graph(i) == graph]
 
 
 @dataclass(frozen=True)
@@ -151,6 +136,9 @@ class Vae(Component):
 
     One latent covers `spatial` x `spatial` pixels and, after the first frame, `temporal` frames. Statistics are those
     of raw latents; the graphs take and return normalised ones.
+
+    A step is one latent, and one frame in a first step or `temporal` frames in a later one; `chunks` says otherwise by
+    the name of the graph. `encode_first_5` starts as `encode_first` does, with another number of frames.
     """
 
     channels: int
@@ -159,15 +147,25 @@ class Vae(Component):
     latent_mean: tuple[float, ...]
     latent_std: tuple[float, ...]
     pixel_format: Literal["rgb24", "nv12", "yuv420p"] = "rgb24"
+    chunks: Mapping[str, Chunk] = field(default_factory=dict)
+
+    def chunk(self, graph: str) -> Chunk:
+        """What one run of a graph takes and gives."""
+        usual = Chunk(1, 1 if graph.endswith("_first") else self.temporal)
+        return self.chunks.get(graph, usual)
 
 
 @dataclass(frozen=True)
 class Text(Component):
-    """A text encoder `encode(ids, mask)`; prompts are padded with zero rows to `max_tokens` rows of `width`."""
+    """A text encoder `encode(ids, mask)`; prompts are padded with zero rows to `max_tokens` rows of `width`.
+
+    The unconditional text is all `zeros`, or that of the `empty` prompt.
+    """
 
     tokenizer: str
     max_tokens: int
     width: int
+    unconditional: Literal["zeros", "empty"] = "zeros"
 
 
 @dataclass(frozen=True)

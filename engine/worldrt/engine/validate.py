@@ -65,6 +65,7 @@ def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
     _expect(levels, f"{where}.sampler", "0 < sigma_min < sigma_max", got)
     _expect(sampler.order > 0, f"{where}.sampler.order", "more than 0", sampler.order)
     _check_sizes(where, denoiser)
+    _check_world(where, denoiser, manifest)
     if denoiser.quality is not None:
         _expect(denoiser.quantization is not None, f"{where}.quality", "none without quantization", "one")
         check_quality(f"{where}.quality", denoiser.quality)
@@ -100,6 +101,35 @@ def _check_sparse(where: str, denoiser: Denoiser) -> None:
     _expect(sizes == {only}, f"{where}.sizes", f"{only} alone, the size of the windows' grid", sorted(sizes))
 
 
+def _check_world(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
+    """What models with streams, controls and timesteps have beyond others."""
+    control, levels = denoiser.control, denoiser.levels
+    if control is not None:
+        place = f"{where}.control"
+        _whole(f"{place}.width", control.width)
+        _expect(bool(control.symbols), f"{place}.symbols", "one or more", "none")
+        _expect(
+            len(set(control.symbols)) == len(control.symbols), f"{place}.symbols", "different ones", control.symbols
+        )
+        _expect(control.embeddings in manifest.files, f"{place}.embeddings", "one of the bundle's files", control)
+        blocks = 0 <= control.start < control.end <= denoiser.blocks
+        _expect(blocks, place, f"0 <= start < end <= {denoiser.blocks}", (control.start, control.end))
+    if denoiser.stream is not None:
+        _whole(f"{where}.stream.groups", denoiser.stream.groups)
+        _whole(f"{where}.stream.group", denoiser.stream.group)
+    if levels is not None:
+        place = f"{where}.levels"
+        _expect(denoiser.form == "whole", place, "none in block form", denoiser.form)
+        for spec in (s for graph in denoiser.graphs.values() for s in graph.inputs):
+            _expect(spec.name != "level", place, "no input 'level' besides", spec.describe())
+            if spec.name == "x":
+                _agrees(where, spec, {2: len(levels)})
+    if denoiser.diffusion is not None:
+        d = denoiser.diffusion
+        fits = 0 < d.beta_start < d.beta_end < 1 and d.snr_shift > 0
+        _expect(fits, f"{where}.diffusion", "0 < beta_start < beta_end < 1 and snr_shift > 0", d)
+
+
 def _check_sizes(where: str, denoiser: Denoiser) -> None:
     multiple = denoiser.size_multiple_px
     _whole(f"{where}.size_multiple_px", multiple)
@@ -122,12 +152,17 @@ def _check_vae(vae: Vae) -> None:
     picture: dict[int, int | str] = {2: rows, 3: columns, 4: 3}
     if vae.pixel_format != "rgb24":
         picture = {2: f"{vae.spatial * 3 // 2}*rows", 3: columns}
+    unknown = set(vae.chunks) - set(vae.graphs) if vae.graphs else set()
+    _expect(not unknown, "vae.chunks", "names of graphs", sorted(unknown))
     for name, graph in vae.graphs.items():
-        count = 1 if name.endswith("_first") else vae.temporal
+        chunk = vae.chunk(name)
+        _whole(f"vae.chunks.{name}.latents", chunk.latents)
+        _whole(f"vae.chunks.{name}.frames", chunk.frames)
         known: dict[str, dict[int, int | str]] = {
-            "latent": {1: vae.channels, 2: 1},
-            "video": {1: 3, 2: count, 3: rows, 4: columns},
-            "frames": {1: count, **picture},
+            "latent": {1: vae.channels, 2: chunk.latents},
+            "deviation": {1: vae.channels, 2: chunk.latents},
+            "video": {1: 3, 2: chunk.frames, 3: rows, 4: columns},
+            "frames": {1: chunk.frames, **picture},
         }
         for spec in (*graph.inputs, *graph.outputs):
             if vae.spatial > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from worldrt.engine.safetensors import SafetensorsFile, StoredTensor
 
 SCALE = "scale."
 """What the keys of scales begin with, unlike those of any checkpoint."""
+_NUMBER = re.compile(r"\{(i|j)(?:-(\d+))?\}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class WeightStore:
         return self.owner[key][key]
 
     def of_graph(self, graph: Graph, block: int = 0) -> dict[str, Buffer]:
-        """The weight inputs of a graph by input name; `block` fills `{i}` (and block + 1 fills `{j}`) of their keys."""
+        """The weight inputs of a graph by input name; `block` fills the numbers of their keys (`numbered`)."""
         return {weight.name: self[weight_key(weight, block)] for weight in graph.weights}
 
     def place(self, key: str) -> tuple[SafetensorsFile, StoredTensor]:
@@ -52,7 +54,12 @@ class WeightStore:
 
 def weight_key(weight: Weight, block: int = 0) -> str:
     """The checkpoint key of a weight in instance `block` of its graph."""
-    return weight.key.replace("{i}", str(block)).replace("{j}", str(block + 1))
+    return numbered(weight.key, block)
+
+
+def numbered(template: str, block: int) -> str:
+    """A template with block numbers filled in: i for `{i}`, i + 1 for `{j}`, i - 15 for `{i-15}`."""
+    return _NUMBER.sub(lambda found: str(block + (found[1] == "j") - int(found[2] or 0)), template)
 
 
 def open_weights(bundle: Bundle, component: Component, *, full: bool = False) -> WeightStore:
@@ -117,7 +124,7 @@ def _weight_path(root: Path, relative: str) -> Path:
 def _check_last(bundle: Bundle, denoiser: Denoiser, owner: Mapping[str, SafetensorsFile]) -> None:
     """A block beyond the last one would be left out of the model without a word."""
     graphs = [graph for name, graph in denoiser.graphs.items() if name in denoiser.block_graphs()]
-    beyond = [weight_key(w, denoiser.blocks) for graph in graphs for w in graph.weights if "{i}" in w.key]
+    beyond = [weight_key(w, denoiser.blocks) for graph in graphs for w in graph.weights if "{i" in w.key]
     if any(key in owner for key in beyond):
         raise BundleError(
             f"{bundle.weight_root}: the weights hold more than the {denoiser.blocks} blocks of the bundle; export again"

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from worldrt.engine.tensors import TensorSpec
+from worldrt.engine.weights import numbered
 from worldrt.export import trace
 from worldrt.export.graphs import GraphSource
 from worldrt.export.passes import interface, light
@@ -20,7 +21,7 @@ class Segment:
 
     It takes its inputs by name from the inputs of the whole and from what segments before it gave; an output replaces
     what had its name. The `weights` of its source are names of the whole's parameters; `{i}` in them counts repeats,
-    from `first` on.
+    from `first` on (`worldrt.engine.weights.numbered`).
     """
 
     source: GraphSource
@@ -74,7 +75,7 @@ def _append(
         part.inputs.remove(value)
         name = value.name or ""
         if name in source.weights:
-            value.name = source.weights[name].replace("{i}", str(index))
+            value.name = numbered(source.weights[name], index)
             graph.inputs.append(value)
         else:
             ir.convenience.replace_all_uses_with(value, known[name])

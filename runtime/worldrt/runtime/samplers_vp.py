@@ -11,29 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from worldrt.engine.diffusion import TRAINING_STEPS, alphas_cumprod
 from worldrt.engine.errors import InputError
 from worldrt.runtime.level_table import LevelTable
 from worldrt.runtime.samplers import Float64
-
-TRAINING_STEPS = 1000
-
-
-def alphas_cumprod(
-    start: float = 0.00085, end: float = 0.012, snr_shift: float = 3.0, dtype: type[np.floating[Any]] = np.float64
-) -> np.ndarray[Any, Any]:
-    """abar of each training step, of CogVideoX unless other numbers are given, in the precision of `dtype`.
-
-    Betas are linear in their square roots; then abar / (snr_shift + (1 - snr_shift) abar) divides the signal-to-noise
-    ratio by `snr_shift`; then sqrt(abar) is moved and scaled so that the last one is 0 and the first one stays. Lin et
-    al., Common diffusion noise schedules and sample steps are flawed (2023), algorithm 1.
-    """
-    betas = np.linspace(start**0.5, end**0.5, TRAINING_STEPS, dtype=dtype) ** 2
-    abar = np.cumprod(1 - betas, dtype=np.float64).astype(dtype)  # torch accumulates in float64 too
-    abar = abar / (dtype(snr_shift) + dtype(1 - snr_shift) * abar)
-    root = np.sqrt(abar)
-    scale = root[0] / (root[0] - root[-1])
-    result: np.ndarray[Any, Any] = ((root - root[-1]) * scale) ** 2
-    return result
 
 
 def dpm_sde(steps: int, abar: Float64 | None = None) -> LevelTable:
@@ -41,7 +22,7 @@ def dpm_sde(steps: int, abar: Float64 | None = None) -> LevelTable:
 
     With lambda = ln sqrt(abar / (1 - abar)), h = lambda' - lambda and r = (lambda - lambda of the step before) / h:
     x' = sqrt((1 - abar') / (1 - abar)) e^-h x + (1 - e^-2h) sqrt(abar') D + sqrt((1 - abar') (1 - e^-2h)) eps, where
-    D = x0 in first order and (1 + 1 / 2r) x0 - 1 / 2r x0_prev in second. Lu et al., DPM-Solver++ (2022), appendix.
+    D = x0 in first order and (1 + 1 / 2r) x0 - 1 / 2r x0_prev in second. Lu et al., DPM-Solver++ (2022).
     A step goes to t - floor(1000 / steps), and below 0 to abar = 1. Reset rule: history is lost when frames leave,
     and all frames are first order on a row where one goes below 0.
     """
@@ -73,7 +54,7 @@ def phased_ddim(steps: int, phases: int, original_steps: int = 40, abar: Float64
     With b the end of the phase, x_b = (sigma_b / sigma_t) x + (alpha_b - alpha_t sigma_b / sigma_t) x0, and with
     q = abar' / abar_b, x' = sqrt(q) x_b + sqrt(1 - q) eps; where the next timestep is b itself there is no noise, and
     in q, but not in x_b, abar_b is 1 for the last phase, as The Matrix has it.
-    Wang et al., Phased consistency models (2024), section 3. Timesteps are every `original_steps` / `steps`-th of the
+    Wang et al., Phased consistency models (2024). Timesteps are every `original_steps` / `steps`-th of the
     original ones. abar is that of float32 unless given, as The Matrix has it. Raises `InputError`.
     """
     _check_steps(steps)
