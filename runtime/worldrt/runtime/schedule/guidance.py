@@ -25,7 +25,7 @@ def history_guidance(steps: int, history: int, segments: Iterable[Segment]) -> t
 
     What is no part of a segment is noise (level T = `steps`). One segment over everything with weight 1 is plain
     conditioning, a larger weight vanilla history guidance; parts in time or noise are its temporal and fractional
-    forms. Song et al., History-guided video diffusion (2025), section 5. Equal terms are merged.
+    forms. Song et al., History-guided video diffusion (2025). Equal terms are merged.
     """
     found = {(steps,) * history: 1.0}
     for segment in segments:

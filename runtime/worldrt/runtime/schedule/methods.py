@@ -18,7 +18,7 @@ def autoregressive(steps: int, chunk: int, history: int) -> Schedule:
 
 def pyramid(steps: int, slope: int, history: int = 0) -> Schedule:
     """Diffusion forcing's pyramid: each frame is `slope` levels above the one before it; the slope of `steps` is its
-    autoregressive form. Chen et al., Diffusion forcing (2024), section 3.3."""
+    autoregressive form. Chen et al., Diffusion forcing (2024)."""
     return Schedule(steps, slope, 1, history, fill="prefill" if history else "cold")
 
 
@@ -30,8 +30,9 @@ def fifo(frames: int, partitions: int, lookahead: bool = True) -> Schedule:
     the first T - frames frames are discarded. Kim et al., FIFO-Diffusion (2024), sections 4.1 to 4.3.
     """
     if frames < 1 or partitions < 1 or (lookahead and frames < 2):
-        raise InputError(f"FIFO: expected frames and partitions of 1 or more, 2 frames for lookahead, got {frames}, "
-                         f"{partitions}")  # fmt: skip
+        raise InputError(
+            f"FIFO: expected 1 frame and partition or more, 2 frames for lookahead, got {frames} and {partitions}"
+        )
     steps, half = frames * partitions, frames // 2
     if not lookahead:
         windows = tuple(Window(i * frames, frames, i * frames, (i + 1) * frames) for i in range(partitions))
@@ -42,9 +43,8 @@ def fifo(frames: int, partitions: int, lookahead: bool = True) -> Schedule:
         middle = first + frames  # of odd frames, the first window of a pair writes one slot more
         halves += [Window(first, frames, i * frames, middle)]
         halves += [Window(first + half, frames, middle, middle + half)]
-    return Schedule(
-        steps, 1, 1, half, tuple(halves), history_label=1, fill="renoise", discard=steps - frames
-    )  # fmt: skip
+    discard = steps - frames
+    return Schedule(steps, 1, 1, half, tuple(halves), history_label=1, fill="renoise", discard=discard)
 
 
 def fifo_start(schedule: Schedule, frames: int) -> tuple[int, ...]:
