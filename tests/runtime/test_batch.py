@@ -65,6 +65,13 @@ def test_pictures_and_inputs_have_their_keys(here, capsys):
     assert wrong["error"] == "'input_video' is missing"
 
 
+def test_prompts_of_chunks_say_how_many_there_are_in_items_as_in_flags():
+    args = build_parser().parse_args(["text2world", "--prompt_prefix", "Rain. "])
+    item = batch_file._Schema(args).item(0, {"chunk_prompts": ["a", "b"], "output_video": "a.mp4"})
+    assert item.mistakes == ()
+    assert item.job.request == Request("Rain. a", num_chunks=2, chunk_prompts=("Rain. a", "Rain. b"))
+
+
 def test_the_list_of_the_page_has_no_mistakes():
     page = (Path(__file__).parents[2] / "docs" / "batch.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)

@@ -198,3 +198,6 @@ def test_a_prefix_stands_before_every_prompt(here):
     assert main(["text2image", "--from_sidecar", "a.json", "--save_path", "c.png", "--quiet"]) == 0
     assert json.loads(Path("c.json").read_text())["request"]["prompt"] == prompts[0]
     assert Path("a.png").read_bytes() == Path("c.png").read_bytes()
+    film = ("--chunk_prompt", "A cup.", "--chunk_prompt", "A pen.", "--num_frames", "5", "--save_path", "d.mp4")
+    assert main(["text2world", *film, *prefix]) == 0
+    assert json.loads(Path("d.json").read_text())["request"]["chunk_prompts"] == prompts

@@ -24,6 +24,7 @@ from worldrt.runtime.progress import Plain
 RUN = {"request": {"prompt": "a", "seed": 1}}
 FILM = ("text2world", "--prompt", "a red car", "--steps", "1", "--num_frames", "5", "--width", "48", "--height", "32",
         "--num_chunks", "3", "--quiet")  # fmt: skip
+PICTURE = ("--steps", "1", "--width", "48", "--height", "32", "--quiet")
 
 
 def test_pieces_are_kept_until_the_result_is_whole(tmp_path):
@@ -161,6 +162,29 @@ def test_the_content_of_an_input_counts_and_not_its_place(here, monkeypatch):
     shutil.copy("in.png", "moved.png")
     made = sampling(monkeypatch)
     assert cli.main([*film, "moved.png"]) == 0 and len(made) == 2
+
+
+def test_pictures_that_are_edited_and_refiners_count_too(here, nano_by_torch, monkeypatch):
+    """Else a film would go on from the picture of another, or with another prompt."""
+    request = Request("a", steps=1, num_frames=5, width=48, height=32, num_chunks=2, picture_edit_strength=0.5)
+    for name in ("edit.png", "other.png"):
+        assert cli.main(["text2image", *PICTURE, "--prompt", name, "--save_path", name]) == 0
+    job = Job(request, "a.mp4", edit_path=here / "edit.png")
+    models = Models.open([nano_by_torch.folder])
+    with monkeypatch.context() as patch:
+        sampling(patch, stop_at=1)
+        with pytest.raises(KeyboardInterrupt):
+            Generator("text2world", models).run(job)
+    shutil.copy("other.png", "edit.png")
+    with pytest.raises(InputError, match="differs in: edit"):
+        Generator("text2world", models).run(job)
+    other = replace(job, request=replace(request, picture_edit_strength=None), edit_path=None, place="b.mp4")
+    with monkeypatch.context() as patch:
+        sampling(patch, stop_at=1)
+        with pytest.raises(KeyboardInterrupt):
+            Generator("text2world", models, refiner=Refiner()).run(other)
+    with pytest.raises(InputError, match="differs in: refined"):
+        Generator("text2world", models).run(other)
 
 
 class Refuser:

@@ -91,6 +91,9 @@ class _Schema:
         }
         if isinstance(request.get("sampler"), str):
             request["sampler"] = solver(request["sampler"])
+        if chunks := request.get("chunk_prompts"):
+            request = {"num_chunks": len(chunks), "prompt": self.args.prompt or chunks[0]} | request
+            request["chunk_prompts"] = tuple(prefixed(text, self.args) for text in chunks)
         if isinstance(request.get("prompt"), str):
             request["prompt"] = prefixed(request["prompt"], self.args)
         job = {field: taken.value(kind, data, key) for key, (field, kind) in self.job.items() if key in data}
@@ -111,7 +114,7 @@ class _Schema:
 
     def _missing(self, data: Mapping[str, Any]) -> list[str]:
         needed = [self.output]
-        if not self.base.request.prompt:
+        if not self.base.request.prompt and not data.get("chunk_prompts"):
             needed.append("prompt")
         if self.takes_input and self.base.input_path is None:
             needed.append("input_video")

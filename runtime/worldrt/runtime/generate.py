@@ -102,7 +102,8 @@ class Generator:
         """Put frames, which may be made only now, in their place, with a sidecar."""
         video, note = self._format(run), run.job.sidecar
         run.job.check_places(overwrite=overwrite)
-        keeping = keep_for(self.task, run.job, run.settings, self.models, run.observer.warn)
+        refines, warn = self.refines(run.job), run.observer.warn
+        keeping = keep_for(self.task, run.job, run.settings, self.models, warn, refines=refines)
         with keeping as run.keep, self._staged(note, overwrite) as part:
             self._write(run, frames, video, overwrite)
             if part is not None:

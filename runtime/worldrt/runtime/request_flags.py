@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from worldrt.engine.cli import Parser
@@ -48,7 +48,8 @@ def add(parser: Parser, task: str) -> None:
 def request_of(args: argparse.Namespace) -> Request:
     """The request that the flags say. A task that lacks a flag leaves the field's default."""
     values = {field.name: getattr(args, field.name) for field in fields(Request) if hasattr(args, field.name)}
-    return Request(**(values | {"prompt": prefixed(args.prompt, args)}))
+    request = Request(**(values | {"prompt": prefixed(args.prompt, args)}))
+    return replace(request, chunk_prompts=tuple(prefixed(text, args) for text in request.chunk_prompts))
 
 
 def prefixed(prompt: str, args: argparse.Namespace) -> str:

@@ -17,16 +17,24 @@ from worldrt.runtime.timing import Timings
 
 
 def keep_for(
-    task: str, job: Job, settings: Mapping[str, Settings], models: Models, say: Callable[[str], None]
+    task: str,
+    job: Job,
+    settings: Mapping[str, Settings],
+    models: Models,
+    say: Callable[[str], None],
+    *,
+    refines: bool = False,
 ) -> AbstractContextManager[Keep]:
     """Keeps beside the result, `out.mp4.chunks`; a single clip, and a result that goes nowhere, keep nothing.
+    `refines`: the prompt is refined in this run.
 
     Raises `InputError` where another run's chunks are there.
     """
     kind, path = split_place(job.place)
     if kind == "null" or all(values.num_chunks == 1 for values in settings.values()):
         return nullcontext(Keep())
-    return KeepInFolder(path.with_name(f"{path.name}.chunks"), _identity(task, job, settings, models), say)
+    run = _identity(task, job, settings, models) | {"refined": job.refined_prompt or refines}
+    return KeepInFolder(path.with_name(f"{path.name}.chunks"), run, say)
 
 
 def _identity(task: str, job: Job, settings: Mapping[str, Settings], models: Models) -> dict[str, Any]:
@@ -34,7 +42,8 @@ def _identity(task: str, job: Job, settings: Mapping[str, Settings], models: Mod
     finished elsewhere."""
     facts = sidecar.describe(task, job, settings, models, Timings())
     facts["input"] = facts["input"] and {key: value for key, value in facts["input"].items() if key != "path"}
+    facts["edit"] = facts["edit"] and facts["edit"]["sha256"]
     facts["bundles"] = [{key: bundle[key] for key in sidecar.CONTENT} for bundle in facts["bundles"]]
-    kept = ("task", "request", "settings", "input", "bundles", "changes")
+    kept = ("task", "request", "settings", "input", "edit", "bundles", "changes")
     run: dict[str, Any] = json.loads(json.dumps({key: facts[key] for key in kept}))
     return run
