@@ -172,6 +172,23 @@ def test_a_loop_that_was_closed_does_not_stop_the_producer():
     assert reader.waiting == 2
 
 
+def test_a_pause_drops_what_came_and_goes_on_with_a_key():
+    wanted = []
+    fanout = keyed(want_key=lambda: wanted.append(1))
+    reader = fanout.reader(100)
+    for number in range(5):
+        fanout.put(Item(number, number == 0))
+    wanted.clear()
+    assert reader.pause(0.01) and reader.dropped == 5 and wanted == [1]
+    for number in range(5, 9):
+        fanout.put(Item(number, number == 7))
+    assert reader.get(0).number == 7 and reader.dropped == 7
+    closer = threading.Timer(0.05, fanout.close)
+    closer.start()
+    assert not reader.pause(20)
+    closer.join()
+
+
 def test_closing_a_reader_frees_who_waits_for_it():
     fanout = Fanout()
     reader = fanout.reader()

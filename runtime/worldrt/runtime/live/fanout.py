@@ -117,6 +117,17 @@ class Reader(Generic[T]):
                 self._waiter = loop, came
             await came
 
+    def pause(self, duration_s: float) -> bool:
+        """Read nothing for a while and go on with the next key; what came meanwhile is dropped. False at the end of the
+        stream, which ends the pause."""
+        with self._changed:
+            ended = self._changed.wait_for(lambda: self._ended, duration_s)
+            self.dropped += len(self._ring)
+            self._ring.clear()
+            self._needs_key = True
+        self._fanout.want_key()
+        return not ended
+
     def close(self) -> None:
         """Leave; what waits is thrown away, and who waits gets `EndOfStream`."""
         self._fanout._leave(self)
