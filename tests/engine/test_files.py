@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -95,6 +97,23 @@ def test_of_two_writers_at_once_the_first_one_wins(tmp_path):
 def test_a_name_that_is_too_long(tmp_path):
     with pytest.raises(OutputError, match="too long"), staged_file(tmp_path / ("a" * 300)):
         pass
+
+
+def test_every_name_that_a_file_can_have_can_be_written(tmp_path):
+    for name in ("a" * 251 + ".mp4", "\u8eca" * 83 + ".json"):
+        with staged_file(tmp_path / name) as part:
+            part.write_text("x")
+        assert (tmp_path / name).read_text() == "x"
+
+
+def test_a_name_that_the_locale_cannot_write_is_said(tmp_path):
+    code = (
+        "from pathlib import Path; from worldrt.engine.files import check_place\n"
+        "check_place(Path('\\u8eca.mp4'), overwrite=False)"
+    )
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert "OutputError" in done.stderr.splitlines()[-1] and "LC_ALL=C.UTF-8" in done.stderr
 
 
 def test_a_folder_that_is_read_only_is_said_before_any_work(tmp_path, monkeypatch):

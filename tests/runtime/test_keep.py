@@ -71,6 +71,24 @@ def test_folders_of_something_else_are_refused(tmp_path, content):
     assert (tmp_path / "holiday.jpg").read_text() == "mine"
 
 
+def test_a_folder_that_a_killed_run_had_hardly_begun_is_taken(tmp_path):
+    folder = tmp_path / "k"
+    folder.mkdir()
+    (folder / ".run-abc.json").write_text("{")
+    with KeepInFolder(folder, RUN) as keep:
+        keep.save("chunk-000", np.zeros(1))
+        assert (folder / "run.json").is_file()
+    assert not folder.exists()
+
+
+def test_two_runs_at_once_do_not_mix_their_pieces(tmp_path):
+    one, other = KeepInFolder(tmp_path / "k", RUN), KeepInFolder(tmp_path / "k", {"request": {"prompt": "b"}})
+    one.save("chunk-000", np.zeros(1))
+    with pytest.raises(InputError, match="another run"):
+        other.save("chunk-000", np.ones(1))
+    assert one.load("chunk-000") == np.zeros(1)
+
+
 def test_damaged_pieces_and_pickles_are_refused(tmp_path):
     folder = tmp_path / "k"
     keep = KeepInFolder(folder, RUN)

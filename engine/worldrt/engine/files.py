@@ -12,6 +12,8 @@ from pathlib import Path
 
 from worldrt.engine.errors import OutputError
 
+LONGEST = 40  # characters of a name that a temporary one repeats, so that it fits where the name does
+
 
 @contextmanager
 def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -23,7 +25,7 @@ def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if path.is_dir():
         raise OutputError(f"{path}: cannot be written: it is a folder; give the name of a file")
     handle, name = _explained(
-        path, lambda: tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        path, lambda: tempfile.mkstemp(prefix=f".{path.stem[:LONGEST]}-", suffix=path.suffix, dir=path.parent)
     )
     os.close(handle)
     os.chmod(name, 0o666 & ~_umask())
@@ -46,12 +48,12 @@ def staged_folder(path: Path, *, overwrite: bool = False, mark: str = "bundle.js
     check_place(path, overwrite=overwrite)
     if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
         raise OutputError(f"{path}: it holds other things (no {mark}) and is not replaced; give another folder")
-    part = Path(_explained(path, lambda: tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)))
+    part = Path(_explained(path, lambda: tempfile.mkdtemp(prefix=f".{path.name[:LONGEST]}-", dir=path.parent)))
     os.chmod(part, 0o777 & ~_umask())
     try:
         yield part
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name[:LONGEST]}-old-", dir=path.parent))
             os.replace(path, old / path.name)
             os.replace(part, path)
             shutil.rmtree(old)
@@ -80,6 +82,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     """Raises `OutputError` where `path` exists (unless `overwrite`) or its folder cannot be made or written
     to."""
     try:
+        os.fsencode(path)
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputError(f"{path} exists; give another place, or --overwrite to replace it")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +90,8 @@ def check_place(path: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{path}: cannot be written: its folder is read-only; give another place")
     except OSError as error:
         raise _output_error(path, error) from error
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{path}: this locale has no such names of files; set LC_ALL=C.UTF-8") from error
 
 
 def _explained(path: Path, make):  # type: ignore[no-untyped-def]

@@ -52,8 +52,13 @@ class KeepInFolder(Keep):
     def __init__(self, folder: Path, run: Mapping[str, Any], say: Callable[[str], None] = lambda text: None) -> None:
         self.folder, self._say = folder, say
         self._run = json.dumps(run, indent=1, sort_keys=True)
-        if folder.exists():
+        self._begun = False
+        if folder.exists() and not self._is_bare():
             self._check()
+
+    def _is_bare(self) -> bool:
+        """Whether nothing is there but what a run that was killed was about to write."""
+        return self.folder.is_dir() and all(item.name.startswith(".run-") for item in self.folder.iterdir())
 
     def _check(self) -> None:
         try:
@@ -98,8 +103,12 @@ class KeepInFolder(Keep):
         return made
 
     def _begin(self) -> None:
-        if not self.folder.is_dir():
+        """Say whose folder it is. Another run may have begun one meanwhile."""
+        if not self.folder.is_dir() or self._is_bare():
             _write(self.folder / "run.json", self._run)
+        elif not self._begun:
+            self._check()
+        self._begun = True
 
     def __enter__(self) -> KeepInFolder:
         return self
