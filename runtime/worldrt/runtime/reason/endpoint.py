@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -16,12 +14,15 @@ from worldrt.engine.errors import BackendError, InputError
 from worldrt.engine.schema import parse_json
 from worldrt.runtime.reason.chat import Frames, Progress, Question, Sampling, plain
 from worldrt.runtime.reason.pictures import data_url, jpeg_bytes
+from worldrt.runtime.reason.transport import Reply, Transport, TransportError, library
 
 Shown = Literal["images", "video"]
 PATIENCE = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth try
 LONGEST_WAIT_S = 60.0
 BUSY = (429, 500, 502, 503, 504)
-MOST_BYTES = 32 << 20  # of an answer
+REFUSED = (400, 422)
+ONE_ANSWER = (*REFUSED, 500, 501)  # what servers say that give one answer at a time, and were asked for several
+SHORTEST_SECRET = 8  # characters: a shorter key is a stand-in, and found in any text
 OWN_OPTIONS = ("top_k", "repetition_penalty")  # not of the protocol: servers of open models know them
 
 
@@ -62,8 +63,10 @@ class EndpointChat:
     """Asks a server. Raises `BackendError` where it is down, slow, or answers something else."""
 
     def __init__(self, server: Server, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.server, self._sleep, self._httpx = server, sleep, _httpx()
+        self.server, self._sleep = server, sleep
         self._refused: set[str] = set()
+        self._one_at_a_time = False
+        library()  # what is missing is said now
 
     @property
     def name(self) -> str:
@@ -76,12 +79,15 @@ class EndpointChat:
         """As of `Chat`. A server that gives fewer answers than it was asked for is asked again, with other seeds."""
         answers: list[str] = []
         body = {"model": self.server.model, "messages": self._messages(question)}
-        with self._httpx.Client(timeout=min(self.server.timeout_s, 3600), follow_redirects=False) as client:
-            while len(answers) < count:
-                if progress is not None:
-                    progress(len(answers), count)
-                options = _options(sampling, len(answers), count - len(answers))
-                answers += self._complete(client, {**body, **options})
+        try:
+            with Transport(self.server.timeout_s) as transport:
+                while len(answers) < count:
+                    if progress is not None:
+                        progress(len(answers), count)
+                    options = _options(sampling, len(answers), count - len(answers))
+                    answers += self._complete(transport, {**body, **options})
+        except TransportError as error:
+            raise self._error(str(error)) from error
         return answers[:count]
 
     def unload(self) -> None:
@@ -98,53 +104,40 @@ class EndpointChat:
         content.append({"type": "text", "text": question.text})
         return [{"role": "system", "content": question.system}, {"role": "user", "content": content}]
 
-    def _complete(self, client: Any, body: dict[str, Any]) -> list[str]:
+    def _complete(self, transport: Transport, body: dict[str, Any]) -> list[str]:
         """The texts of one answer. What a server refuses of options that are not of the protocol is left out."""
         body = {name: value for name, value in body.items() if name not in self._refused}
-        status, text = self._patiently(client, body)
-        if status in (400, 422) and (extra := [name for name in OWN_OPTIONS if name in body]):
+        body |= {"n": 1} if self._one_at_a_time else {}
+        reply = self._patiently(transport, body)
+        if reply.sends_on_to is not None:
+            raise self._error(f"it sends on to {_public(reply.sends_on_to)}; give that URL")
+        if reply.status in REFUSED and (extra := [name for name in OWN_OPTIONS if name in body]):
             self._refused |= set(extra)
-            return self._complete(client, body)
-        if status != 200:
-            raise self._error(f"it refuses with status {status}: {self._excerpt(text)}{_hint(status)}")
-        return self._texts(text)
+            return self._complete(transport, body)
+        if reply.status in ONE_ANSWER and body["n"] > 1:
+            self._one_at_a_time = True
+            return self._complete(transport, body)
+        if reply.status != 200:
+            raise self._error(
+                f"it refuses with status {reply.status}: {self._excerpt(reply.text)}{_hint(reply.status)}"
+            )
+        return self._texts(reply.text)
 
-    def _patiently(self, client: Any, body: Mapping[str, Any]) -> tuple[int, str]:
-        """Status and text of an answer, after some tries where the server is busy or hangs up."""
-        for pause in (*PATIENCE, None):
-            try:
-                status, text, wait = self._post(client, body)
-            except (self._httpx.RemoteProtocolError, self._httpx.ReadError, self._httpx.WriteError) as error:
-                if pause is None:
-                    raise self._error(f"it hangs up: {error}; see the server's own log") from error
-                status, wait = BUSY[0], None
-            if pause is None or status not in BUSY:
-                return status, text
-            self._sleep(min(max(pause, wait or 0.0), LONGEST_WAIT_S))
-        raise AssertionError("the last try returns")
-
-    def _post(self, client: Any, body: Mapping[str, Any]) -> tuple[int, str, float | None]:
-        """Status, text and the pause that the server asks for; it has `timeout_s` for all of it."""
+    def _patiently(self, transport: Transport, body: Mapping[str, Any]) -> Reply:
+        """An answer, after some tries where the server is busy or hangs up."""
         headers = {} if self.server.key is None else {"authorization": f"Bearer {self.server.key}"}
-        end, data, limit = time.monotonic() + self.server.timeout_s, bytearray(), self.server.timeout_s
-        try:
-            with client.stream("POST", self.server.address, json=body, headers=headers) as answer:
-                if answer.is_redirect:
-                    raise self._error(f"it sends on to {_public(answer.headers.get('location', '?'))}; give that URL")
-                for piece in answer.iter_bytes():
-                    data += piece
-                    if len(data) > MOST_BYTES:
-                        raise self._error(f"its answer is longer than {MOST_BYTES >> 20} MiB")
-                    if time.monotonic() > end:
-                        raise self._error(f"its answer takes longer than {limit:g} s; give it more time")
-                wait = _seconds(answer.headers.get("retry-after"))
-                return answer.status_code, data.decode("utf-8", "replace"), wait
-        except self._httpx.ConnectError as error:
-            raise self._error(f"it cannot be reached: {error}; start it, or give another URL") from error
-        except self._httpx.TimeoutException as error:
-            raise self._error(f"it does not answer within {limit:g} s; give it more time, or see its log") from error
-        except (self._httpx.InvalidURL, self._httpx.UnsupportedProtocol, self._httpx.DecodingError) as error:
-            raise self._error(str(error)) from error
+        for pause in PATIENCE:
+            wait_s = None
+            try:
+                reply = transport.post(self.server.address, body, headers)
+                if reply.status not in BUSY:
+                    return reply
+                wait_s = reply.wait_s
+            except TransportError as error:
+                if not error.passing:
+                    raise
+            self._sleep(min(max(pause, wait_s or 0.0), LONGEST_WAIT_S))
+        return transport.post(self.server.address, body, headers)
 
     def _texts(self, text: str) -> list[str]:
         try:
@@ -153,15 +146,19 @@ class EndpointChat:
             raise self._error(f"expected a chat completion, got: {self._excerpt(text)}") from None
         if not found or not all(isinstance(answer, str) or answer is None for answer in found):
             raise self._error(f"expected choices with texts, got: {self._excerpt(text)}")
-        return [plain(answer or "") for answer in found]
+        return [self._without_key(plain(answer or "")) for answer in found]
 
     def _error(self, text: str) -> BackendError:
         return BackendError(f"{self.server.model} at {_public(self.server.url)}: {text}")
 
     def _excerpt(self, text: str) -> str:
-        """The beginning of an answer, in one line, without the key that a server may repeat."""
-        shown = " ".join(plain(text[:2000]).split())
-        return (shown if self.server.key is None else shown.replace(self.server.key, "***"))[:200] or "nothing"
+        """The beginning of an answer, in one line."""
+        return " ".join(self._without_key(plain(text[:2000])).split())[:200] or "nothing"
+
+    def _without_key(self, text: str) -> str:
+        """A text in which a server may repeat the key that it was given: reports hold it."""
+        key = self.server.key
+        return text if key is None or len(key) < SHORTEST_SECRET else text.replace(key, "***")
 
 
 def _options(sampling: Sampling, done: int, wanted: int) -> dict[str, Any]:
@@ -205,14 +202,3 @@ def _hint(status: int) -> str:
     if status in (401, 403):
         return "; set the API key"
     return "; is the URL the one that ends in /v1, and the model's name right?" if status == 404 else ""
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text and text.isdigit() else None
-
-
-def _httpx() -> ModuleType:
-    try:
-        return importlib.import_module("httpx")
-    except ImportError as error:
-        raise BackendError("asking a server needs httpx: pip install 'worldrt[critic]'") from error
