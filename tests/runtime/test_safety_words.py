@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pydoc_data.topics
+import random
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import pytest
 
@@ -34,6 +36,16 @@ def own():
 )  # fmt: skip
 def test_a_word_is_met_in_its_disguises(own, text):
     assert "drugs" in (own.refuses(text) or "")
+
+
+@pytest.mark.parametrize("sign", [".", "/", ",", "-", "_", "'", "·", "😀", "\u2800", "\u0610", "\0", "---"])
+def test_a_short_word_is_met_whatever_sign_is_put_into_it(own, sign):
+    assert "profanity" in (own.refuses(f"oh sh{sign}it, he said") or "")
+
+
+@pytest.mark.parametrize("text", ["push/it", "mis.hit", "and/or", "he/she/it", "bush,it", "wash-it"])
+def test_words_that_a_sign_divides_are_not_met_inside_each_other(own, text):
+    assert own.refuses(text) is None
 
 
 @pytest.mark.parametrize(
@@ -81,6 +93,17 @@ def test_a_long_ordinary_text_passes_quickly(own):
     start = time.perf_counter()
     assert own.refuses(text) is None
     assert time.perf_counter() - start < 20
+
+
+def test_a_word_without_end_takes_neither_time_nor_memory(own):
+    letters = "".join(random.Random(0).choices("abcdefgh", k=50_000))
+    start = time.perf_counter()
+    tracemalloc.start()
+    for text in (letters, " ".join(letters), "中" * 50_000):
+        assert own.refuses(text) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6 and time.perf_counter() - start < 10
 
 
 def test_the_place_and_the_category_are_told_and_no_word(own):

@@ -1,8 +1,8 @@
 """The blocklist: whole words and phrases, through case, accents, endings and the usual disguises.
 
 A word is met when it is written with other capitals, accents, widths, look-alike letters of other scripts, digits and
-signs for letters (`c0c@ine`), stretched (`shiiit`), hyphenated or spelt out (`s-h-i-t`, `s h i t`), masked (`sh*t`),
-or, from six letters on, with one letter too many or two swapped inside. It is not met inside another word.
+signs for letters (`c0c@ine`), stretched (`shiiit`), hyphenated or spelt out (`sh-it`, `s h i t`), masked (`sh*t`), or,
+from six letters on, with one letter too many or two swapped inside. It is not met inside another word.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Blocklist:
         self._allowed = {fold(word) for word in allowed}
         for entry in entries:
             self._add(entry)
+        self._longest = max(map(len, self._words), default=0)
 
     def _add(self, entry: Entry) -> None:
         text = fold(entry.text)
@@ -79,7 +80,7 @@ class Blocklist:
         for reading in readings(word):
             if reading in self._forms:
                 return self._forms[reading]
-            if len(reading) > FUZZY_LETTERS and reading not in self._allowed:
+            if FUZZY_LETTERS < len(reading) <= self._longest + 1 and reading not in self._allowed:
                 for closer in one_edit_back(reading):
                     if len(closer) >= FUZZY_LETTERS and closer in self._words:
                         return self._words[closer]
@@ -104,7 +105,7 @@ class Blocklist:
 
 
 def _joined(chunks: list[str]) -> Iterator[tuple[int, str]]:
-    """Hyphenated pieces as one word."""
+    """Pieces that hyphens, points or other signs divide, as one word."""
     for number, chunk in enumerate(chunks, 1):
         if (word := joined(chunk)) not in parts(chunk):
             yield number, word

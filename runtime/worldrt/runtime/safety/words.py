@@ -11,7 +11,6 @@ _LOOK_ALIKES = str.maketrans(
 )
 _LEET = [str.maketrans("0134578@$!|+€£", f"o{one}eastbasi{one}tel") for one in "il"]
 _SPLIT = re.compile(r"[^\w@$!|+€£*]+|_+")
-_HYPHENS = re.compile(r"[-_'’·~]+")
 _OUTER = "".join(chr(c) for c in range(33, 127) if not chr(c).isalnum() and chr(c) not in "@$") + "«»“”„‘’…–—¡¿"
 _MARKS = re.compile(  # accents, and what is not seen at all
     "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
@@ -33,8 +32,8 @@ def parts(chunk: str) -> list[str]:
 
 
 def joined(chunk: str) -> str:
-    """The piece as one word, its hyphens left out."""
-    return _HYPHENS.sub("", chunk.strip(_OUTER))
+    """The piece as one word, what stands between its words left out."""
+    return "".join(parts(chunk))
 
 
 def readings(word: str) -> set[str]:
