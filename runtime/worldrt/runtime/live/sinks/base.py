@@ -99,6 +99,11 @@ class Feed:
             self._told = phase, reason
             self._warn(str(self.state))
 
+    def end(self, timeout_s: float) -> bool:
+        """End this sink while the stream goes on; what waits for it is dropped. Whether it is through."""
+        self._reader.close()
+        return self.join(timeout_s)
+
     def join(self, timeout_s: float) -> bool:
         """Whether the sink is through with what waited when the stream ended."""
         self._thread.join(timeout_s)
