@@ -29,6 +29,7 @@ PACKAGES = {
     "transformers": "a critic or refiner on this machine: pip install 'worldrt[reason]'",
     "httpx": "a critic or refiner behind a server: pip install 'worldrt[critic]'",
     "jinja2": "the critic's reports: pip install 'worldrt[critic]'",
+    "aiohttp": "a page to watch and steer a world, trt-run serve: pip install 'worldrt[serve]'",
     "pillow": "reads animated WebP: pip install 'worldrt[images]'",
     "nvidia-dali-cuda130": "reads inputs on the GPU, --input_reader dali: pip install nvidia-dali-cuda130",
     "onnx": "exporting checkpoints: pip install 'worldrt[export]'",

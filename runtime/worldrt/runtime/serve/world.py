@@ -1,0 +1,58 @@
+"""What the server asks of a world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from worldrt.runtime.live.stamps import LiveFrame
+from worldrt.runtime.sinks.base import VideoFormat
+
+
+class World(Protocol):
+    """A world that is stepped. One thread calls everything but `control`, which any thread may call at any time.
+
+    Errors that a user can mend are `WorldrtError`. After any error of `step`, `reset` brings the world back.
+    """
+
+    @property
+    def video(self) -> VideoFormat:
+        """What its pictures are."""
+        ...
+
+    @property
+    def controls(self) -> Sequence[str]:
+        """The names that `control` takes."""
+        ...
+
+    def start(self, prompt: str) -> None:
+        """Load what is needed and begin at the first frame."""
+        ...
+
+    def step(self) -> Sequence[LiveFrame]:
+        """The next frames, not before they are due; a call takes at most about a second."""
+        ...
+
+    def control(self, name: str | None) -> None:
+        """The newest control wins; None: no key is pressed."""
+        ...
+
+    def prompt(self, text: str) -> None:
+        """Go on with another prompt. Does not wait until it takes effect."""
+        ...
+
+    def reset(self) -> None:
+        """Begin again at the first frame."""
+        ...
+
+    def snapshot(self) -> Any:
+        """The whole state, for `restore`."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Go on from a state of `snapshot`."""
+        ...
+
+    def stop(self) -> None:
+        """Let everything go. The world is not used after that."""
+        ...
