@@ -355,6 +355,20 @@ def test_an_interruption_ends_the_batch_and_it_can_be_resumed(here, capsys, monk
     assert [o["status"] for o in outcomes(capsys, two())] == ["skipped", "made"]
 
 
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_an_interruption_while_the_sidecar_is_made_leaves_no_result_without_one(here, capsys, monkeypatch, size):
+    """Else the item would be in its own way when the batch is resumed."""
+
+    def interrupted(self, run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Generator, "_facts", interrupted)
+        assert run(two(), "--batch_size", size) == 130
+    assert os.listdir() == ["batch"]
+    assert [o["status"] for o in outcomes(capsys, two())] == ["made", "made"]
+
+
 def test_the_table_says_what_became_of_each_item(here, capsys):
     hostile = "x\x1b[31m[bold]\n.mp4"
     assert run([*two(), {"prompt": 5, "output_video": hostile}]) == 2

@@ -115,6 +115,20 @@ def test_video2world_from_a_picture_and_from_a_video(computing):
     }
 
 
+def test_an_input_that_is_no_longer_that_of_the_sidecar_is_said(computing, capsys):
+    for name, seed in (("start.png", "0"), ("other.png", "1")):
+        made = ("text2image", *PROMPT, "--steps", "1", "--seed", seed, "--save_path", name, "--quiet")
+        assert run(*made) == 0
+    assert run("video2world", *SMALL, "--input_path", "start.png", "--save_path", "one.mp4") == 0
+    again = ("video2world", "--from_sidecar", "one.json", "--quiet", "--save_path")
+    capsys.readouterr()
+    assert run(*again, "two.mp4", "--input_path", "other.png") == 0
+    assert "warning" not in capsys.readouterr().err
+    os.replace("other.png", "start.png")
+    assert run(*again, "three.mp4") == 0
+    assert "start.png is not as it was for the sidecar" in capsys.readouterr().err
+
+
 def test_benchmark(here, capsys):
     flags = ("text2world", *SMALL, "--backend", "null", "--save_path", "out.mp4")
     assert run(*flags, "--benchmark") == 0

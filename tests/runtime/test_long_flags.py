@@ -13,6 +13,7 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime import cli, flags
 from worldrt.runtime.jobs import job_of
 from worldrt.runtime.long_flags import read_prompts
+from worldrt.runtime.repeat import repeated
 
 SMALL = ("--steps", "1", "--num_frames", "5", "--width", "48", "--height", "32", "--quiet")
 
@@ -53,6 +54,29 @@ def test_prompts_say_how_many_chunks(tmp_path):
     request = job("text2world", "--prompt", "x", "--num_chunks", 6, "--num_overlap_frames", 5).request
     assert (request.num_chunks, request.chunk_prompts, request.num_overlap_frames) == (6, (), 5)
     assert job("text2image", "--prompt", "x").request.num_chunks == 1
+    request = job("text2world", "--num_chunks", 1, "--chunk_prompt", "a", "--chunk_prompt", "b").request
+    assert (request.num_chunks, len(request.chunk_prompts)) == (1, 2)  # refused, and not made longer than was said
+
+
+def test_prompts_that_are_given_stand_for_those_of_a_sidecar(tmp_path, nano):
+    """A prompt for all, or for each chunk, whose number follows."""
+    film = ("text2world", "--bundle", str(nano.folder), "--backend", "null", *SMALL)
+    place = str(tmp_path / "a.mp4")
+    assert cli.main([*film, "--chunk_prompt", "a", "--chunk_prompt", "b", "--save_path", place]) == 0
+
+    def again(*arguments):
+        run = ("text2world", "--from_sidecar", str(tmp_path / "a.json"), *arguments)
+        args = repeated(cli.build_parser().parse_args(run), lambda defaults: cli.build_parser(defaults).parse_args(run))
+        flags.check(args)
+        request = job_of(args).request
+        return request.prompt, request.num_chunks, request.chunk_prompts
+
+    assert again() == ("a", 2, ("a", "b"))
+    assert again("--prompt", "x") == ("x", 2, ())
+    assert again("--chunk_prompt", "c") == ("c", 1, ("c",))
+    (tmp_path / "p").write_text("d\ne\nf\n")
+    assert again("--chunk_prompts", str(tmp_path / "p")) == ("d", 3, ("d", "e", "f"))
+    assert again("--num_chunks", "1") == ("a", 1, ("a", "b"))
 
 
 def test_flags_that_do_not_go_together(tmp_path):

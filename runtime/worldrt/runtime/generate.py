@@ -105,9 +105,10 @@ class Generator:
         refines, warn = self.refines(run.job), run.observer.warn
         keeping = keep_for(self.task, run.job, run.settings, self.models, warn, refines=refines)
         with keeping as run.keep, self._staged(note, overwrite) as part:
-            self._write(run, frames, video, overwrite)
+            facts = self._write(run, frames, video, overwrite)
             if part is not None:
-                text = json.dumps(self._facts(run), indent=1, ensure_ascii=False) + "\n"
+                facts["timings_s"] = run.observer.timings.rounded()
+                text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
                 part.write_bytes(text.encode("utf-8", "backslashreplace"))  # paths that are not UTF-8 as JSON's escapes
         return Result(run.job.place, note, video, run.observer.timings)
 
@@ -120,14 +121,19 @@ class Generator:
     def _staged(self, note: Path | None, overwrite: bool) -> AbstractContextManager[Path | None]:
         return nullcontext() if note is None else staged_file(note, overwrite=overwrite)
 
-    def _write(self, run: Run, frames: Iterator[Frame], video: VideoFormat, overwrite: bool) -> None:
+    def _write(self, run: Run, frames: Iterator[Frame], video: VideoFormat, overwrite: bool) -> dict[str, Any]:
+        """Put the frames in their place. What the sidecar holds is found before the result is there, for an input may
+        take long to hash, and an interruption meanwhile would leave a result without a sidecar."""
         start, observer, record = time.perf_counter(), run.observer, self.models.execution.record
         unless_blocked = nullcontext() if record is None else record.unless_blocked()
         with observer, unless_blocked, open_sink(run.job.place, video, overwrite=overwrite) as write:
             for frame in self._watched(run, frames, video.pixel_format):
                 with observer.stage("write"):
                     write(frame)
+            with observer.stage("sidecar"):
+                facts = {} if run.job.sidecar is None else self._facts(run)
         observer.timings.add("total", time.perf_counter() - start)
+        return facts
 
     def _watched(self, run: Run, frames: Iterator[Frame], pixel_format: PixelFormat) -> Iterable[Frame]:
         """Frames past the guard, and recorded where that is asked for."""

@@ -23,7 +23,7 @@ def add(parser: Parser, task: str) -> None:
 
 def _long(parser: Parser) -> None:
     add = parser.add_argument_group("a film of several clips").add_argument
-    add("--num_chunks", type=int, default=1, help="how many clips; each goes on from the end of the one before it")
+    add("--num_chunks", type=int, help="how many clips (1, or one for each chunk's prompt); each goes on from the last")
     add(
         "--chunk_prompts",
         type=read_prompts,
@@ -70,8 +70,8 @@ def check(args: argparse.Namespace) -> None:
     if args.chunk_prompt and args.chunk_prompts:
         raise InputError("--chunk_prompt: --chunk_prompts says the same; give one of them")
     args.chunk_prompts = args.chunk_prompts or tuple(args.chunk_prompt)
-    if args.chunk_prompts and args.num_chunks == 1:
-        args.num_chunks = len(args.chunk_prompts)
+    if args.num_chunks is None:
+        args.num_chunks = max(1, len(args.chunk_prompts))
     if args.chunk_prompts and not args.prompt:
         args.prompt = args.chunk_prompts[0]
     if args.num_chunks > 1 and args.record_inputs is not None:

@@ -29,11 +29,23 @@ def repeated(args: argparse.Namespace, parse: Callable[[Mapping[str, Any]], argp
         again.refined_prompt = None  # made anew, where a refiner is named
     else:
         again.disable_prompt_refiner = True  # the run is repeated with what the text was then
+    if "chunk_prompt" in vars(again):
+        _other_chunks(again, data["request"])
     if not again.bundle and not again.model_size:
         again.bundle = [bundle["folder"] for bundle in data["bundles"]]
         again.checkpoint = again.checkpoint or [bundle["weight_root"] for bundle in data["bundles"]]
     changes.repeat(again, data["changes"])
     return again
+
+
+def _other_chunks(again: argparse.Namespace, then: Request) -> None:
+    """Prompts of chunks, or one for all of them, that are given now stand for all that was said of that then."""
+    if again.chunk_prompt or again.chunk_prompts != then.chunk_prompts:
+        again.chunk_prompts = () if again.chunk_prompts == then.chunk_prompts else again.chunk_prompts
+        again.num_chunks = None if again.num_chunks == then.num_chunks else again.num_chunks
+        again.prompt = "" if again.prompt in then.chunk_prompts[:1] else again.prompt
+    elif again.prompt != then.prompt:
+        again.chunk_prompts = ()
 
 
 def _parsed(defaults: dict[str, Any], parse: Callable[[Mapping[str, Any]], argparse.Namespace]) -> argparse.Namespace:

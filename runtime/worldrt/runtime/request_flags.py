@@ -48,6 +48,8 @@ def add(parser: Parser, task: str) -> None:
 def request_of(args: argparse.Namespace) -> Request:
     """The request that the flags say. A task that lacks a flag leaves the field's default."""
     values = {field.name: getattr(args, field.name) for field in fields(Request) if hasattr(args, field.name)}
+    if values.get("num_chunks", 1) is None:
+        values["num_chunks"] = max(1, len(args.chunk_prompts))
     request = Request(**(values | {"prompt": prefixed(args.prompt, args)}))
     return replace(request, chunk_prompts=tuple(prefixed(text, args) for text in request.chunk_prompts))
 

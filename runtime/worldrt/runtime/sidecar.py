@@ -93,6 +93,16 @@ def differs(data: Mapping[str, Any], models: Models) -> bool:
     return not same or not equal(noted(models.changes), data["changes"])
 
 
+def other_files(data: Mapping[str, Any], job: Job) -> list[Path]:
+    """The files that a job goes on from, or edits, under the names that a sidecar has, and hold something else now."""
+    pairs = ((data["input"], input_of(job)), (data["edit"], edit_of(job)))
+    return [
+        Path(now.path)
+        for then, now in pairs
+        if then is not None and now is not None and then.path == now.path and then.sha256 not in (None, now.sha256)
+    ]
+
+
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Versions of those packages that are installed."""
     return {name: found for name in packages if (found := version(name)) is not None}

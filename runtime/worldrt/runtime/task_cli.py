@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     job, generator = job_of(args), make_generator(args)
     generator.settings(job)  # every mistake is found before the result is begun
     check_places([job], overwrite=args.overwrite)
+    _warn_of_files(args, job)
     result = _made(generator, job, args)
     if args.json:
         print(json.dumps(result, indent=1))
@@ -59,6 +60,12 @@ def _open_models(args: argparse.Namespace) -> Models:
     if args.from_sidecar is not None and sidecar.differs(sidecar.read(args.from_sidecar), models):
         print("warning: bundle or LoRA is not the one of the sidecar; frames may differ", file=sys.stderr)
     return models
+
+
+def _warn_of_files(args: argparse.Namespace, job: Job) -> None:
+    if args.from_sidecar is not None:
+        for path in sidecar.other_files(sidecar.read(args.from_sidecar), job):
+            print(f"warning: {report.plain(str(path))} is not as it was for the sidecar", file=sys.stderr)
 
 
 def _recording(args: argparse.Namespace) -> Recording | None:
