@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from types import SimpleNamespace
 
 import av
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldrt.engine.errors import BlockedError
+from worldrt.engine.errors import BackendError, BlockedError
 from worldrt.runtime import Request, safety_flags
 from worldrt.runtime.cli import build_parser, main
 from worldrt.runtime.generate import Generator
@@ -152,6 +153,13 @@ def test_damaged_weights_are_an_error_of_one_line_and_make_nothing(here, weights
     find_places(here / "damaged").classifier.write_bytes(b"PK\3\4 not a checkpoint")
     checked = ("--guardrail_path", "damaged", "--save_path", "out.mp4")
     ends(capsys, 2, "safety_filter.pt: cannot be read", "text2world", *CAR, *checked)
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers", "PIL"])
+def test_a_library_that_is_missing_is_named_with_the_command_that_brings_it(weights, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=rf"{name} cannot be imported.*pip install 'worldrt\[guardrail\]'"):
+        open_guard(weights["nothing"])
 
 
 def test_flags_without_effect_are_refused(here, capsys):

@@ -56,7 +56,7 @@ def open_guard(
     if not entries:
         raise CheckpointError(f"guardrail: {places.blocklist}: it holds no words; fetch it again")
     allowed = [entry.text for entry in read_folder(places.blocklist / "whitelist")]
-    for name in ("torch", "transformers"):
+    for name in ("torch", "transformers", "PIL"):
         library(name)
     return Guardrail(
         [Blocklist([*entries, *more], allowed), TextModel(places.text_model)],
