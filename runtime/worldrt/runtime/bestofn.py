@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from worldrt.engine.errors import BlockedError, InputError, OutputError
-from worldrt.engine.files import staged_file
+from worldrt.engine.errors import BlockedError, InputError, OutputError, WorldrtError
+from worldrt.engine.files import check_place, staged_file
 from worldrt.runtime import grouped, matching
 from worldrt.runtime.batch_file import Item
 from worldrt.runtime.candidates import (
@@ -139,26 +139,28 @@ class BestOfN:
     def judge(
         self, videos: Sequence[Path], trials: int = 5, seed: int = 0, *, overwrite: bool = False
     ) -> Iterator[Candidate]:
-        """Yield each video as it has been judged; a review that was made from the same is read and not made again.
+        """Yield each video as it has been judged; a review that was made from the same is read and not made again. One
+        that cannot be read, or whose folder not written, is left out with a warning, unless all are.
 
         Raises `OutputError` for one that was made otherwise, before any work, unless it may be replaced.
         """
         self.critic.check(trials)
         kept = [self._kept(video, self.critic.made_from(video, trials, seed), overwrite) for video in videos]
-        unreadable: list[InputError] = []
+        left_out: list[WorldrtError] = []
         for video, review in zip(videos, kept, strict=True):
             candidate = None if review is None else candidate_of(video, review)
             if candidate is None or not candidate.report.is_file():
                 try:
+                    check_place(video.with_name(f"{video.stem}_score100.html"), overwrite=True)
                     clip = read_clip(video)
-                except InputError as error:
+                except (InputError, OutputError) as error:
                     self._observe().warn(f"{error}; it is left out")
-                    unreadable.append(error)
+                    left_out.append(error)
                     continue
                 candidate = self._judged(clip, trials, seed, review, overwrite)
             yield candidate
-        if unreadable and len(unreadable) == len(videos):
-            raise unreadable[0]
+        if left_out and len(left_out) == len(videos):
+            raise left_out[0]
 
     def _kept(self, video: Path, made_from: Mapping[str, Any], overwrite: bool) -> Review | None:
         for path in reviews_of(video):

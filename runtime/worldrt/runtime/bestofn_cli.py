@@ -14,6 +14,7 @@ from worldrt.runtime.candidates import RESULTS, Candidate, ranked, videos_in
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import job_of
 from worldrt.runtime.progress import Bars, Plain
+from worldrt.runtime.report import plain
 
 TASK = "video2world"
 
@@ -34,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         for candidate in judged:
             candidates.append(candidate)
             if not args.json:
-                print(f"{candidate.video.name}: {_score(candidate)}; {candidate.report.name}", flush=True)
+                names = plain(candidate.video.name), plain(candidate.report.name)
+                print(f"{names[0]}: {_score(candidate)}; {names[1]}", flush=True)
     _finish(args, ranked(candidates))
     return 0 if any(candidate.score is not None for candidate in candidates) else USER_ERROR
 
@@ -55,8 +57,10 @@ def _finish(args: argparse.Namespace, order: list[Candidate]) -> None:
     print()
     for place, candidate in enumerate(order, 1):
         mark = "  <- best" if str(candidate.video) == best else ""
-        print(f"{place:3}. {_score(candidate):>28}  {candidate.video.name}{mark}")
-    print(f"best: {best}" if best else "no score: nothing that the critic answered was understood; see the reports")
+        print(f"{place:3}. {_score(candidate):>28}  {plain(candidate.video.name)}{mark}")
+    print(
+        f"best: {plain(best)}" if best else "no score: nothing that the critic answered was understood; see the reports"
+    )
 
 
 def _score(candidate: Candidate) -> str:

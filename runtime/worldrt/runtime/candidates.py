@@ -9,6 +9,7 @@ best-of-n.json                all candidates, the best first
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def videos_in(folder: Path) -> list[Path]:
     """The videos of a folder, by name. Raises `InputError` where there is none."""
-    found = sorted(path for path in folder.glob("*.mp4") if not path.name.startswith(".")) if folder.is_dir() else []
+    found = sorted(path for path in folder.glob("*.mp4") if not path.name.startswith(".") and path.is_file())
     if not found:
         raise InputError(f"{folder}: no .mp4 there to judge; leave --skip_generation out, or give another --save_path")
     return found
@@ -69,7 +70,8 @@ def candidate_of(video: Path, review: Review) -> Candidate:
 def reviews_of(video: Path) -> list[Path]:
     """The JSON files of reviews of a video."""
     names = [f"{video.stem}_unscored", *(f"{video.stem}_score{i:03d}" for i in range(101))]
-    return [path for path in (video.with_name(f"{name}.json") for name in names) if path.is_file()]
+    places = (video.with_name(f"{name}.json") for name in names)
+    return [path for path in places if os.path.isfile(path)]  # no error where a name is too long
 
 
 def read_review(path: Path) -> Review | None:

@@ -12,6 +12,7 @@ from worldrt.runtime.reason.chat import Frames
 from worldrt.runtime.reason.pictures import scaled
 from worldrt.runtime.reason.vision import FRAME_PX, TOKEN_PX, fitted
 from worldrt.runtime.sources.base import open_source
+from worldrt.runtime.sources.media import opened
 
 FPS = 16.0  # and as many pixels as 8192 tokens stand for: what Cosmos-Reason1 is asked with by the official script
 MOST_PX = 8192 * TOKEN_PX
@@ -54,17 +55,9 @@ def chosen(total: int, rate: float) -> list[int]:
 
 def _facts(path: Path) -> tuple[int, float]:
     """Frames, and frames per second, by what lies in the file and not by what its header claims."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: it holds no video")
-            stream = container.streams.video[0]
-            total = sum(1 for packet in container.demux(stream) if packet.size)
-            rate = float(stream.average_rate or 0)
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a video: {error}") from error
+    with opened(path) as media:
+        total = sum(1 for packet in media.packets() if packet.size)
+        rate = float(media.stream.average_rate or 0)
     if not 1 <= total <= MOST_READ or not 0 < rate < 1000:
         raise InputError(f"{path}: expected 1 to {MOST_READ} frames at a known rate, got {total} at {rate:g} a second")
     return total, rate
