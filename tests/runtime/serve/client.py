@@ -31,7 +31,7 @@ async def served(tmp_path, world=None, port=0, **options):
     try:
         await web.SockSite(runner, listening).start()
         hub.begin()
-        await asyncio.wait_for(hub.ready.wait(), 20)
+        await asyncio.wait_for(asyncio.wrap_future(hub.host.loaded), 20)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", hub
     finally:
         await hub.end()
