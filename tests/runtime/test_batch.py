@@ -459,9 +459,10 @@ def test_a_refused_item_leaves_its_group(here, guarded, capsys, monkeypatch):
     assert set(os.listdir()) == {"batch", "good.mp4", "good.json", "fine.mp4", "fine.json"}
 
 
-def test_what_cannot_be_made_together_is_made_alone(here, capsys, monkeypatch):
+@pytest.mark.parametrize("error", [DeviceMemoryError("too little memory for two"), RuntimeError("a defect")])
+def test_what_cannot_be_made_together_is_made_alone(here, capsys, monkeypatch, error):
     def full(*_):
-        raise DeviceMemoryError("too little memory for two")
+        raise error
 
     monkeypatch.setattr(together, "sample_clips", full)
     assert [o["status"] for o in outcomes(capsys, two(), "--batch_size", "2")] == ["made", "made"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -47,11 +49,12 @@ def make(
     they cannot be made together, each is made by itself."""
     begun = [attempt(partial(generator.begin, job, observer)) for job in jobs]
     runs = [run for run in begun if isinstance(run, Run)]
-    try:
-        with observer:
-            frames = iter(_frames(generator, runs, observer) if len(runs) > 1 else [])
-    except (WorldrtError, MemoryError):
-        frames = iter(())
+    together = attempt(partial(_frames, generator, runs, observer)) if len(runs) > 1 else []
+    if isinstance(together, Exception):
+        if not isinstance(together, (WorldrtError, MemoryError, OSError)):
+            traceback.print_exception(together, file=sys.stderr)  # a defect: it is shown whole
+        together = []
+    frames = iter(together)
     shared = observer.timings.share(max(1, len(runs)))
     for run in begun:
         if isinstance(run, Exception):
@@ -63,6 +66,11 @@ def make(
 
 def _frames(generator: Generator, runs: Sequence[Run], observer: Observer) -> list[Iterator[Frame]]:
     """The frames of each run: sampled now, decoded when they are asked for."""
+    with observer:
+        return _sampled(generator, runs, observer)
+
+
+def _sampled(generator: Generator, runs: Sequence[Run], observer: Observer) -> list[Iterator[Frame]]:
     start, models, requests = time.perf_counter(), generator.models, [run.job.request for run in runs]
     if generator.task == "text2image":
         made = [iter([picture]) for picture in Text2Image(models).many(requests, observer)]
