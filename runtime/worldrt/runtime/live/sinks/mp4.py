@@ -11,15 +11,14 @@ import io
 import os
 import time
 from contextlib import suppress
-from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import av
 
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.engine.files import check_place
-from worldrt.runtime.live.encode import CLOCK_HZ, AccessUnit
+from worldrt.runtime.live.mux import open_muxer, packet
 from worldrt.runtime.live.sinks.base import Feed, Takes
 from worldrt.runtime.sinks.base import VideoFormat, check_space
 
@@ -43,7 +42,7 @@ def open_live(place: str, video: VideoFormat, *, overwrite: bool) -> Recording:
         os.close(os.open(path, os.O_WRONLY | (os.O_CREAT | os.O_EXCL if made else 0), 0o666))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    return Recording(path, made, Fraction(CLOCK_HZ, video.fps))
+    return Recording(path, made, video.fps)
 
 
 class Recording:
@@ -52,8 +51,8 @@ class Recording:
     takes: Takes = "units"
     capacity = CAPACITY
 
-    def __init__(self, path: Path, made: bool, period: Fraction) -> None:
-        self.path, self.place, self._made, self._period = path, str(path), made, period
+    def __init__(self, path: Path, made: bool, fps: int) -> None:
+        self.path, self.place, self._made, self._fps = path, str(path), made, fps
 
     def abandon(self) -> None:
         """Remove the empty file that held the place."""
@@ -71,8 +70,8 @@ class Recording:
             container, stream = open_muxer(file, "mp4", OPTIONS, first)
             try:
                 feed.phase("sending")
-                for unit in _with(first, feed):
-                    container.mux(packet(unit, unit.picture, stream, self._period))
+                for unit in chain([first], feed):
+                    container.mux(packet(unit, unit.picture, stream, self._fps))
                     file.whole_bytes = file.tell()
                     feed.sent(unit, time.monotonic())
                     frames += 1
@@ -121,26 +120,3 @@ class _File:
 
     def tell(self) -> int:
         return self._raw.tell()
-
-
-def open_muxer(target: Any, kind: str, options: dict[str, str], first: AccessUnit) -> tuple[Any, Any]:
-    """A container for access units that begin with the key `first`, and its stream."""
-    with av.open(io.BytesIO(first.data), format="h264") as given:  # parses what headers say of the stream
-        container = av.open(target, "w", format=kind, options=options)
-        stream = container.add_stream_from_template(given.streams.video[0], opaque=True)
-    stream.time_base = Fraction(1, CLOCK_HZ)
-    return container, stream
-
-
-def packet(unit: AccessUnit, data: bytes, stream: Any, period: Fraction) -> Any:
-    """An access unit for a muxer."""
-    made: Any = av.Packet(data)
-    made.pts = made.dts = unit.pts
-    made.duration, made.time_base = round(period), Fraction(1, CLOCK_HZ)
-    made.is_keyframe, made.stream = unit.key, stream
-    return made
-
-
-def _with(first: AccessUnit, feed: Feed) -> Any:
-    yield first
-    yield from feed
