@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from worldrt.engine.cli import run
 from worldrt.engine.errors import InputError
-from worldrt.export import cache_cli, engine_flags, forks
-from worldrt.export.flags import build_parser
+from worldrt.export import cache_cli, engine_flags, forks, world_flags
+from worldrt.export.flags import build_parser, family_of
 from worldrt.export.quantize import flags as quantize_flags
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     # torch takes seconds to import; --help and wrong flags do not wait for it
     exporter = importlib.import_module("worldrt.export.run")
     plan = importlib.import_module("worldrt.export.plan")
+    family = family_of(args.model)
     options = plan.Options(
         model=args.model,
         task=args.task,
-        form=args.form,
         precision=args.precision,
         resolution=args.resolution,
         fps=args.fps,
@@ -76,6 +76,7 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         quantize=args.quantize,
         natten=args.natten,
         distilled=args.distilled,
+        **world_flags.options(args, family),
     )
     with _progress(quiet=args.json) as progress:
         report = exporter.export_bundle(
@@ -84,6 +85,7 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             checkpoint=args.checkpoint,
             dit_path=args.dit_path,
             convert_to=args.convert_to,
+            family=family,
             verified=args.verify,
             torch_program=args.torch_program,
             full_hash=args.full_hash,
@@ -108,7 +110,7 @@ def _quantize(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _default_output(args: argparse.Namespace) -> Path:
-    kinds = [name for name in ("natten", "distilled") if getattr(args, name)]
+    kinds = [name for name in ("natten", "distilled", "fold_levels") if getattr(args, name)]
     return Path("bundles", "-".join([args.model, *([] if args.task == "all" else [args.task]), *kinds]))
 
 

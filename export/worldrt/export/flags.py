@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 
 from worldrt.engine.cli import Parser
-from worldrt.export import engine_flags
+from worldrt.export import engine_flags, world_flags
 from worldrt.export.quantize import flags as quantize_flags
 
-MODELS = ("nano", "0.6B", "2B", "14B")
-TASKS = ("text2image", "video2world")
+FAMILIES = {
+    "cosmos": ("nano", "0.6B", "2B", "14B"),
+    "matrix": ("nano-matrix", "matrix-stage2", "matrix-stage3", "matrix-stage4"),
+}
+MODELS = tuple(model for models in FAMILIES.values() for model in models)
+TASKS = ("text2image", "video2world", "world")
 COMPONENTS = (*TASKS, "vae", "text")
 EPILOG = """\
 examples:
@@ -19,6 +23,7 @@ examples:
   trt-export --model 2B --checkpoint /models/Cosmos-Predict2-2B-Video2World -o bundles/2B
   trt-export --model 14B --checkpoint /models --task video2world --resolution 480 --fps 10
   trt-export --model 2B --checkpoint /models --natten
+  trt-export --model matrix-stage4 --checkpoint /models --control_sentences /src/matrix
   trt-export --bundle bundles/2B --backend tensorrt_rtx --compute_capability 8.9 12.0
   trt-export --bundle bundles/2B --backend tensorrt_rtx --check
   trt-export --bundle bundles/2B --quantize fp8 -o bundles/2B-fp8
@@ -30,14 +35,14 @@ def build_parser() -> Parser:
     """All flags of `trt-export`."""
     p = Parser(
         prog="trt-export",
-        description="Export a Cosmos-Predict2 checkpoint to a bundle of ONNX graphs (weights are not copied), and "
-        "build engine plans of a bundle.",
+        description="Export a checkpoint of Cosmos-Predict2 or The Matrix to a bundle of ONNX graphs (weights are not "
+        "copied), and build engine plans of a bundle.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = p.add_argument_group("what")
     source = what.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", choices=MODELS, help="nano needs no checkpoint, it makes one")
+    source.add_argument("--model", choices=MODELS, help="nano, nano-matrix need no checkpoint, they make one")
     source.add_argument("--bundle", type=Path, metavar="DIR", help="one that is there; for --backend, --quantize")
     what.add_argument("--task", default="all", choices=(*TASKS, "all"), help="default: all that the checkpoint holds")
     what.add_argument("--components", nargs="+", choices=COMPONENTS, default=[], help="export only these")
@@ -82,9 +87,15 @@ def build_parser() -> Parser:
     then.add_argument("--full_hash", action="store_true", help="also hash the weight files whole")
     then.add_argument("--jobs", type=int, default=_jobs(), help="graphs made side by side")
     then.add_argument("--json", action="store_true", help="print the report as JSON")
+    world_flags.add(p)
     quantize_flags.add(p)
     engine_flags.add(p)
     return p
+
+
+def family_of(model: str) -> str:
+    """The family that a model belongs to."""
+    return next(family for family, models in FAMILIES.items() if model in models)
 
 
 def _jobs() -> int:

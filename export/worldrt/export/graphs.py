@@ -16,7 +16,8 @@ class GraphSource:
 
     `module.forward` takes the inputs by position, in this order, and returns a tensor or a tuple in the order of
     `outputs`. `weights` maps every parameter of `module` (dotted name) to the key of its checkpoint tensor. In a graph
-    that is traced once for many blocks a key holds `{i}`, and `{j}` for the block after it.
+    that is traced once for many blocks a key holds `{i}`, and `{j}` for the block after it (see
+    `worldrt.engine.weights.numbered`). With `fold`, what follows from constants and weights is computed at export.
     """
 
     name: str
@@ -24,3 +25,4 @@ class GraphSource:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     weights: Mapping[str, str]
+    fold: bool = False

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from worldrt.engine.bundle import Graph, file_sha256
+from worldrt.engine.device import Buffer
 from worldrt.engine.memory import peak_rss_bytes
+from worldrt.engine.merge import widened
 from worldrt.engine.safetensors import SafetensorsFile
 from worldrt.export import program, trace, weights
 from worldrt.export.check import check_graph
@@ -17,6 +21,7 @@ from worldrt.export.checkpoint import Found
 from worldrt.export.choose import Place, model_of
 from worldrt.export.graphs import GraphSource
 from worldrt.export.link import Segment, Traced, link, traced_segment
+from worldrt.export.passes.fold import fold
 from worldrt.export.plan import Form, Options, Part
 
 
@@ -71,6 +76,8 @@ def run_job(job: Job, traced: Traced | None = None) -> Done:
 
     known = weights.stored_weights(source, store, part.instances.get(source.name, (0,)))
     model, saved = _model(job, part, source, {} if traced is None else traced)
+    if source.fold:
+        fold(model, lambda name: _float32(store[source.weights[name]]) if name in source.weights else None)
     used = weights.used_weights(model, known)
     weights.bind(model, used, store, weights_as)
     ir.save(model, job.folder / file)
@@ -98,12 +105,17 @@ def _opened(job: Job) -> tuple[Place, GraphSource]:
     return place, next(source for source in place.sources() if source.name == job.graph)
 
 
+def _float32(buffer: Buffer) -> np.ndarray[Any, Any]:
+    return widened(buffer.numpy(), buffer.dtype)
+
+
 def _model(job: Job, part: Part, source: GraphSource, traced: Traced) -> tuple[ir.Model, str | None]:
     """The ONNX graph, and the saved torch program if there is to be one."""
     segments = part.segments(source, job.precision)
-    whole = trace.trace(source) if job.save_program or not segments else None
+    save = job.save_program and not source.fold  # a program would need the weights that are folded
+    whole = trace.trace(source) if save or not segments else None
     model = link(source, segments, traced) if segments or whole is None else trace.to_onnx(whole, source)
-    if whole is None or not job.save_program:
+    if whole is None or not save:
         return model, None
     program.save(whole, job.folder / f"{job.name}.pt2")
     return model, f"{job.name}.pt2"

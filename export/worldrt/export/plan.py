@@ -33,6 +33,10 @@ class Options:
     quantize: str | None = None
     natten: bool = False
     distilled: bool = False
+    fold_levels: bool = False
+    control_sentences: Path | None = None
+    control_embeddings: Path | None = None
+    clip: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,12 @@ class Built:
 
 @dataclass(frozen=True)
 class File:
-    """A file that is copied into the bundle."""
+    """A file that is copied into the bundle, or that `make` writes there, given the checkpoint's root and its place."""
 
     name: str
     places: tuple[str, ...]
     fetch: str
+    make: Callable[[Path, Path], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,10 @@ def _copy_files(places: Sequence[Place], root: Path, folder: Path) -> dict[str, 
     """Tokenizers and the like; their hashes."""
     wanted = [file for place in places for file in place.part.files]
     for file in wanted:
-        shutil.copyfile(find_file(root, file.name, file.places, file.fetch), folder / file.name)
+        if file.make is None:
+            shutil.copyfile(find_file(root, file.name, file.places, file.fetch), folder / file.name)
+        else:
+            file.make(root, folder / file.name)
     return {file.name: file_sha256(folder / file.name) for file in wanted}
 
 
@@ -179,7 +182,8 @@ def _verify(folder: Path, places: Sequence[Place], steps: _Steps) -> list[verify
         store = open_weights(bundle, component)
         for source in place.sources():
             steps.next(f"verifying {place.part.name}/{source.name}")
-            rows += verify.verify_graph(bundle, component.graphs[source.name], source, store)
+            instance = component.instances(source.name)[0]
+            rows += verify.verify_graph(bundle, component.graphs[source.name], source, store, instance=instance)
     return rows
 
 

@@ -21,7 +21,7 @@ from worldrt.engine.compare import Difference, difference
 from worldrt.engine.device import Buffer, HostDevice
 from worldrt.engine.session import open_session
 from worldrt.engine.tensors import TensorSpec, axis_names, solve_axes
-from worldrt.engine.weights import WeightStore
+from worldrt.engine.weights import WeightStore, numbered
 from worldrt.export.graphs import GraphSource
 from worldrt.export.passes.shadow import shadow, widened
 from worldrt.export.trace import complete_axes
@@ -55,15 +55,18 @@ def verify_graph(
     axes: Mapping[str, int] = AXES,
     *,
     keep_rounding: bool = False,
+    instance: int = 0,
 ) -> list[Row]:
-    """Run a graph by ONNX Runtime and its module by torch, in float32, and compare all outputs.
+    """Run a graph by ONNX Runtime and its module by torch, in float32, and compare all outputs. `instance` is a number
+    of a block that the graph is used for.
 
     bfloat16 graphs run as their float32 shadow (`passes.shadow`) on the bfloat16 weights; float16 ones as they are.
     """
     known = {name: axes[name] for name in axis_names(source.inputs) if name in axes}
     inputs = random_inputs(source.inputs, complete_axes(source.inputs, known))
-    loaded = {w.name: store[w.key.replace("{i}", "0").replace("{j}", "1")] for w in graph.weights}
-    reference = run_module(source, inputs, loaded)
+    loaded = store.of_graph(graph, instance)
+    folded = {n: store[numbered(key, instance)] for n, key in source.weights.items()} if source.fold else {}
+    reference = run_module(source, inputs, folded | loaded)
     with tempfile.TemporaryDirectory() as folder:
         path = bundle.path(graph.file)
         if any(spec.dtype == "bfloat16" for spec in (*graph.inputs, *graph.outputs)) or _computes_in_bfloat16(path):

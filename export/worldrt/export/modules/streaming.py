@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldrt.engine.tensors import TensorSpec
 from worldrt.export.modules.tensors import constant
 
 PAST = 2
@@ -76,3 +77,15 @@ class FrameConv(nn.Conv2d):
     def forward(self, x_BTCHW: Tensor) -> Tensor:
         flat: Tensor = super().forward(x_BTCHW.flatten(0, 1))
         return flat.view(*x_BTCHW.shape[:2], *flat.shape[1:])
+
+
+def cache_specs(prefix: str, dtype: str, shapes: list[tuple[int, int, int]]) -> tuple[TensorSpec, ...]:
+    """The caches of a step; `shapes` are frames, channels, and rows and columns for each of a latent's."""
+
+    def size(scale: int, axis: str) -> str:
+        return axis if scale == 1 else f"{scale}*{axis}"
+
+    return tuple(
+        TensorSpec(f"{prefix}{n:02}", dtype, ("batch", frames, channels, size(scale, "rows"), size(scale, "columns")))
+        for n, (frames, channels, scale) in enumerate(shapes)
+    )

@@ -18,6 +18,7 @@ from worldrt.export.families.cosmos.weights import dit_keys, vae_keys
 from worldrt.export.graphs import GraphSource
 from worldrt.export.modules.keys import KeyFormat, KeyMap, text_keys
 from worldrt.export.modules.pixels import PixelFormat
+from worldrt.export.modules.streaming import cache_specs
 from worldrt.export.modules.t5 import T5Config, T5Encoder
 
 Form = Literal["whole", "block"]
@@ -67,7 +68,7 @@ def vae_graphs(
 
     def step(name: str, module: nn.Module, source: TensorSpec, result: TensorSpec) -> GraphSource:
         shapes = cache_shapes(config, module)
-        caches = [_cache_specs(prefix, dtype, shapes) for prefix in ("cache_in_", "cache_")]
+        caches = [cache_specs(prefix, dtype, shapes) for prefix in ("cache_in_", "cache_")]
         inputs = (source,) if name.endswith("first") else (source, *caches[0])
         weights = _keys(module, {"": ""}, vae_keys(), key_format)
         return GraphSource(name, module, inputs, (result, *caches[1]), weights)
@@ -89,16 +90,6 @@ def text_graphs(config: T5Config, dtype: Dtype = "float32", device: str = "meta"
     text = TensorSpec("text", "float32", ("batch", "text", config.width))
     weights = _keys(encoder, {"": ""}, text_keys(config.gated), "diffusers")
     return [GraphSource("encode", encoder, inputs=(ids, mask), outputs=(text,), weights=weights)]
-
-
-def _cache_specs(prefix: str, dtype: Dtype, shapes: list[tuple[int, int, int]]) -> tuple[TensorSpec, ...]:
-    def size(scale: int, axis: str) -> str:
-        return axis if scale == 1 else f"{scale}*{axis}"
-
-    return tuple(
-        TensorSpec(f"{prefix}{n:02}", dtype, ("batch", frames, channels, size(scale, "rows"), size(scale, "columns")))
-        for n, (frames, channels, scale) in enumerate(shapes)
-    )
 
 
 def _whole(dit: DiT, key_format: KeyFormat) -> list[GraphSource]:

@@ -8,27 +8,29 @@ those libraries can read.
 
 from __future__ import annotations
 
-import json
-import math
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from worldrt.export.families.cosmos.dit import DiT
 from worldrt.export.families.cosmos.vae import DecodeStep, EncodeStep
 from worldrt.export.families.cosmos.variants import DiTConfig, VAEConfig, variant
 from worldrt.export.families.cosmos.weights import dit_keys, vae_keys
-from worldrt.export.modules.keys import KeyMap, text_keys
+from worldrt.export.modules.keys import text_keys
 from worldrt.export.modules.nano_tokenizer import train
-from worldrt.export.modules.t5 import T5Config, T5Encoder
-
-TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
-TEXT_FILE = "model.safetensors"
+from worldrt.export.modules.seeded import (
+    TEXT_FILE,
+    TRANSFORMER_FILE,
+    distribution,
+    random_tensors,
+    text_config,
+    write,
+    write_json,
+)
+from worldrt.export.modules.t5 import T5Encoder
 
 
 def make_checkpoint(folder: Path, seed: int = 0) -> Path:
@@ -37,45 +39,19 @@ def make_checkpoint(folder: Path, seed: int = 0) -> Path:
     for part in (image, video):
         with torch.device("meta"):
             dit = DiT(part.dit)
-        _write(folder / part.task, TRANSFORMER_FILE, _dit_config(part.dit), _random([dit], dit_keys(), seed, part.task))
+        tensors = random_tensors([dit], dit_keys(), seed, part.task, distribution)
+        write(folder / part.task, TRANSFORMER_FILE, _dit_config(part.dit), tensors)
     with torch.device("meta"):
         coders: list[nn.Module] = [EncodeStep(image.vae), DecodeStep(image.vae)]
         text = T5Encoder(image.t5)
-    _write(folder / "vae", TRANSFORMER_FILE, _vae_config(image.vae), _random(coders, vae_keys(), seed, "vae"))
-    text_tensors = _random([text], text_keys(image.t5.gated), seed, "text_encoder")
-    _write(folder / "text_encoder", TEXT_FILE, _text_config(image.t5), text_tensors)
+    coder_tensors = random_tensors(coders, vae_keys(), seed, "vae", distribution)
+    write(folder / "vae", TRANSFORMER_FILE, _vae_config(image.vae), coder_tensors)
+    text_tensors = random_tensors([text], text_keys(image.t5.gated), seed, "text_encoder", distribution)
+    write(folder / "text_encoder", TEXT_FILE, text_config(image.t5), text_tensors)
     (folder / "tokenizer").mkdir(exist_ok=True)
     train(image.t5.vocabulary).save(str(folder / "tokenizer" / "tokenizer.json"))
-    _write_json(folder / "config.json", {"family": "cosmos", "size": "nano", "seed": seed, "sizes": asdict(video)})
+    write_json(folder / "config.json", {"family": "cosmos", "size": "nano", "seed": seed, "sizes": asdict(video)})
     return folder
-
-
-def _random(modules: list[nn.Module], keys: KeyMap, seed: int, part: str) -> dict[str, Tensor]:
-    """Weights that keep the scale of what they are given; every tensor has a seed of its own."""
-    tensors = {}
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{part}/{name}".encode()))
-            mean, std = _distribution(name, parameter)
-            tensors[keys.key(name, "diffusers")] = torch.randn(parameter.shape, generator=generator) * std + mean
-    return tensors
-
-
-def _distribution(name: str, parameter: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation. Norms are near one; the last layer of a modulation is kept small but not zero."""
-    leaf = name.rpartition(".")[2]
-    if leaf == "bias":
-        return 0.0, 0.02
-    if leaf == "gamma" or parameter.dim() == 1:
-        return 1.0, 0.05
-    fan_in = math.prod(parameter.shape[1:])
-    if name.startswith("embedding."):
-        return 0.0, 1.0
-    if name.endswith(("modulation.up.weight", "position_bias.weight")):
-        return 0.0, 0.3 / math.sqrt(fan_in)
-    if name.startswith("layers.") and name.endswith(".q.weight"):  # T5 does not scale its attention
-        return 0.0, 0.2 / math.sqrt(fan_in)
-    return 0.0, 1.0 / math.sqrt(fan_in)
 
 
 def _dit_config(config: DiTConfig) -> dict[str, Any]:
@@ -107,31 +83,3 @@ def _vae_config(config: VAEConfig) -> dict[str, Any]:
         "latents_mean": list(config.latent_mean),
         "latents_std": list(config.latent_std),
     }
-
-
-def _text_config(config: T5Config) -> dict[str, Any]:
-    return {
-        "architectures": ["T5EncoderModel"],
-        "model_type": "t5",
-        "vocab_size": config.vocabulary,
-        "d_model": config.width,
-        "d_kv": config.head_dim,
-        "d_ff": config.feed_forward,
-        "num_layers": config.layers,
-        "num_heads": config.heads,
-        "relative_attention_num_buckets": config.buckets,
-        "relative_attention_max_distance": config.max_distance,
-        "feed_forward_proj": "gated-gelu" if config.gated else "relu",
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-    }
-
-
-def _write(folder: Path, name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / name, metadata={"format": "pt"})
-    _write_json(folder / "config.json", config)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
