@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from worldrt.engine.bundle import Guidance
 from worldrt.engine.errors import InputError
+from worldrt.engine.schema import decode, encode
 from worldrt.runtime.request import Request, image_settings, video_settings
 
 SIZES_720 = {"16:9": (1280, 704), "1:1": (960, 960), "9:16": (704, 1280)}
@@ -87,3 +90,11 @@ def test_what_cannot_be(video, request_, text):
 def test_a_single_resolution_has_no_choice(image):
     with pytest.raises(InputError, match="leave --resolution out"):
         image_settings(Request("a car", resolution="720"), image, own_size=True)
+
+
+def test_numbers_of_numpy_and_lists_can_be_kept_in_a_sidecar():
+    """They are found by a loop over seeds, and would be refused by JSON when all is sampled."""
+    given = Request("a", seed=np.int64(3), guidance=np.float32(2), chunk_prompts=["a", "b"], num_chunks=np.uint8(2))
+    plain = Request("a", seed=3, guidance=2.0, chunk_prompts=("a", "b"), num_chunks=2)
+    assert given == plain and hash(given) == hash(plain)
+    assert decode(Request, json.loads(json.dumps(encode(given)))) == plain

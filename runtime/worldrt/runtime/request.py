@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import log
 
+import numpy as np
+
 from worldrt.engine.bundle import Denoiser
 from worldrt.engine.errors import InputError
 from worldrt.runtime import samplers
@@ -63,6 +65,14 @@ class Request:
     step_cache: float = 0.0
     guidance_interval: tuple[float, float] | None = None
     adaptive_guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Numbers of NumPy and lists as a sidecar has them."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
+            elif isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
 
 
 @dataclass(frozen=True)
