@@ -7,6 +7,7 @@ are never copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -56,16 +57,29 @@ class VaeCodec:
 
     def encode(self, frames_THWC: Frame) -> Float32:
         """Normalised latents (1, C, t, H/8, W/8) of uint8 RGB frames."""
-        count = self.latent_frames(len(frames_THWC))
+        self.latent_frames(len(frames_THWC))
+        first = self._first_encode(len(frames_THWC))
+        more = self.spec.chunk("encode_next").frames
+        starts = [0, *range(self.spec.chunk(first).frames, len(frames_THWC), more)]
+        calls = self._steps(first, len(starts), frames_THWC.shape[1:3])
         latents = []
-        for i, call in enumerate(self._steps("encode", count, frames_THWC.shape[1:3])):
-            start = 0 if i == 0 else 1 + (i - 1) * self.spec.temporal
-            stop = 1 + i * self.spec.temporal
+        for start, stop, call in zip(starts, [*starts[1:], len(frames_THWC)], calls, strict=True):
             pixels = frames_THWC[start:stop].transpose(3, 0, 1, 2)[None].astype(np.float32)
             self.upload(call["video"], pixels / np.float32(127.5) - np.float32(1))
             call.run()
             latents.append(self.device.download(call["latent"]))
         return np.concatenate(latents, axis=2)
+
+    def _first_encode(self, frames: int) -> str:
+        """The graph that encodes the first frames of so many: the largest one after which whole chunks are left."""
+        more = self.spec.chunk("encode_next").frames
+        sizes = {name: self.spec.chunk(name).frames for name in self.spec.graphs if name.startswith("encode_first")}
+        fitting = [name for name, size in sizes.items() if size <= frames and (frames - size) % more == 0]
+        if not fitting:
+            raise InputError(
+                f"{frames} frames: this VAE encodes one of {sorted(sizes.values())} first, then {more} at a time"
+            )
+        return max(fitting, key=sizes.__getitem__)
 
     def decode(self, latents_BCTHW: Float32) -> Iterator[Frame]:
         """uint8 RGB frames (H, W, 3) of normalised latents (1, C, t, h, w), each as soon as its latent is decoded.
@@ -88,28 +102,29 @@ class VaeCodec:
         """Write a buffer of one of the calls."""
         self.device.upload(target, np.ascontiguousarray(array))
 
-    def _steps(self, way: str, count: int, size_px: tuple[int, ...]) -> Iterator[Call]:
-        """The calls for `count` latents: the first one, then the two bindings of `next` in turn."""
+    def _steps(self, first: str, count: int, size_px: tuple[int, ...]) -> Iterator[Call]:
+        """`count` calls: that of the graph `first`, then the two bindings of `next` in turn."""
         spatial = self.spec.spatial
         axes = {"batch": 1, "rows": size_px[0] // spatial, "columns": size_px[1] // spatial}
-        first, *following = self.bound(way, count, axes)
-        yield first
+        start, *following = self.bound(first, count, axes)
+        yield start
         for i in range(count - 1):
             yield following[i % 2]
 
-    def bound(self, way: str, count: int, axes: Mapping[str, int], *, first: bool = True) -> list[Call]:
-        """The bindings for `count` latents, all before any is run, so that memory which is short is found while room
-        can be made. Without `first`, the two of `next` alone."""
+    def bound(self, name: str, count: int, axes: Mapping[str, int], *, first: bool = True) -> list[Call]:
+        """The bindings for `count` calls that begin with the graph `name`, all before any is run, so that memory which
+        is short is found while room can be made. Without `first`, the two of `next` alone."""
+        following = f"{name.partition('_')[0]}_next"
 
         def bind() -> list[Call]:
             if not first:
-                there = self._bind(f"{way}_next", axes, {})
-                return [there, self._bind(f"{way}_next", axes, _as_inputs(there) | _of_inputs(there))]
-            start = self._bind(f"{way}_first", axes, {})
+                there = self._bind(following, axes, {})
+                return [there, self._bind(following, axes, _as_inputs(there) | _of_inputs(there))]
+            start = self._bind(name, axes, {})
             if count == 1:
                 return [start]
-            there = self._bind(f"{way}_next", axes, _as_inputs(start))
-            return [start, there, self._bind(f"{way}_next", axes, _as_inputs(there) | _as_outputs(start))]
+            there = self._bind(following, axes, _as_inputs(start))
+            return [start, there, self._bind(following, axes, _as_inputs(there) | _as_outputs(start))]
 
         return again_with_room(bind, self._room)
 
@@ -144,10 +159,16 @@ def _of_inputs(call: Call) -> dict[str, Buffer]:
 
 class Decoder:
     """A decode under way: a call with the next latents yields their frames as `VaeCodec.decode` does. Fed in parts, it
-    gives the same frames as fed at once. Between two parts its graphs and buffers may go to make room."""
+    gives the same frames as fed at once. Between two parts its graphs and buffers may go to make room.
+
+    Where graphs take several latents at a time, latents wait until there are enough.
+    """
 
     def __init__(self, codec: VaeCodec, count: int, axes: Mapping[str, int]) -> None:
-        self._codec, self._count, self._axes, self._done = codec, count, axes, 0
+        self._codec, self._axes, self._done = codec, axes, 0
+        self._first, self._more = (codec.spec.chunk(f"decode_{step}").latents for step in ("first", "next"))
+        self._count = 1 + max(0, -(-(count - self._first) // self._more))  # calls
+        self._waiting: list[Float32] = []
         self._calls: list[Call] = []  # those to come, in turn
         self._last: Call | None = None
         self._parked: dict[str, np.ndarray[Any, Any]] = {}
@@ -155,15 +176,27 @@ class Decoder:
     def __call__(self, latents_BCTHW: Float32) -> Iterator[Frame]:
         """Frames of the next latents (1, C, t, h, w); all of them are to be taken before the next call."""
         for i in range(latents_BCTHW.shape[2]):
+            self._waiting.append(latents_BCTHW[:, :, i : i + 1])
+            if len(self._waiting) < (self._more if self._done else self._first):
+                continue
             call = self._next()
-            self._codec.upload(call["latent"], latents_BCTHW[:, :, i : i + 1])
+            self._codec.upload(call["latent"], np.concatenate(self._waiting, axis=2))
             call.run()
-            self._last, self._done = call, self._done + 1
+            self._last, self._done, self._waiting = call, self._done + 1, []
             yield from self._codec.device.download(call["frames"])[0]
+
+    def state(self) -> DecoderState:
+        """What the next frames depend on, copied to the host; another decoder goes on from it with `restore`."""
+        return DecoderState(self._done, tuple(np.array(latent) for latent in self._waiting), self._caches())
+
+    def restore(self, state: DecoderState) -> None:
+        """Go on from a state that a decoder of the same size gave."""
+        self._calls, self._last = [], None
+        self._done, self._waiting, self._parked = state.done, list(state.waiting), dict(state.caches)
 
     def _next(self) -> Call:
         if not self._calls:
-            self._calls = self._codec.bound("decode", self._count, self._axes, first=self._done == 0)
+            self._calls = self._codec.bound("decode_first", self._count, self._axes, first=self._done == 0)
             for name, cache in self._parked.items():
                 self._codec.upload(self._calls[0][name], cache)
             self._parked = {}
@@ -173,7 +206,22 @@ class Decoder:
 
     def park(self) -> None:
         """Let graphs and buffers go; the caches wait on the host."""
-        if self._last is not None and self._done < self._count:
-            download = self._codec.device.download
-            self._parked = {name: download(cache) for name, cache in _as_inputs(self._last).items()}
+        if self._done < self._count:
+            self._parked = self._caches()
         self._calls, self._last = [], None
+
+    def _caches(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copies of the caches that the next call takes."""
+        if self._last is None:
+            return dict(self._parked)
+        download = self._codec.device.download
+        return {name: download(cache) for name, cache in _as_inputs(self._last).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderState:
+    """A decode between two calls: how many there were, latents that wait, and the caches by name."""
+
+    done: int
+    waiting: tuple[Float32, ...]
+    caches: Mapping[str, np.ndarray[Any, Any]]
