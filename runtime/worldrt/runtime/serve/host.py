@@ -53,7 +53,7 @@ class Host:
         """Start the thread."""
         self._thread.start()
 
-    def end(self, timeout_s: float = 30.0) -> bool:
+    def end(self, timeout_s: float = 10.0) -> bool:
         """Stop the world after the step that runs; whether that was done in time."""
         self._ending.set()
         with suppress(queue.Full):
@@ -61,6 +61,11 @@ class Host:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the world's thread runs."""
+        return self._thread.is_alive()
 
     def control(self, name: str | None) -> None:
         """Steer; takes effect as soon as the world can. Without effect before it is loaded."""

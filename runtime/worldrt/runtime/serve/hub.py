@@ -64,7 +64,8 @@ class Hub:
     async def end(self) -> None:
         """Stop the world, finish what is recorded, and send everyone home."""
         await asyncio.gather(*(viewer.close(GOING_AWAY, "the server ends") for viewer in [*self._viewers.values()]))
-        await asyncio.to_thread(self.host.end)
+        if not await asyncio.to_thread(self.host.end):
+            self._warn("the world did not stop in time; it is left behind")
         await asyncio.to_thread(self.recorder.stop)
         await asyncio.to_thread(self.broadcast.close)
 

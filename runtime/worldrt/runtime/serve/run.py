@@ -6,6 +6,7 @@ import asyncio
 import errno
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -41,13 +42,20 @@ def bind(host: str, port: int) -> socket.socket:
     return made
 
 
-def serve(make_hub: Callable[[], Hub], listening: socket.socket, told: Callable[[Hub], None] = lambda hub: None) -> Hub:
+def serve(
+    make_hub: Callable[[], Hub],
+    listening: socket.socket,
+    told: Callable[[Hub], None] = lambda hub: None,
+    tls: ssl.SSLContext | None = None,
+) -> Hub:
     """Serve until Ctrl-C or SIGTERM; the hub, ended. `told` is called when viewers may come. Raises what loading the
     world raised."""
-    return asyncio.run(_serve(make_hub, listening, told))
+    return asyncio.run(_serve(make_hub, listening, told, tls))
 
 
-async def _serve(make_hub: Callable[[], Hub], listening: socket.socket, told: Callable[[Hub], None]) -> Hub:
+async def _serve(
+    make_hub: Callable[[], Hub], listening: socket.socket, told: Callable[[Hub], None], tls: ssl.SSLContext | None
+) -> Hub:
     from aiohttp import web
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -60,7 +68,7 @@ async def _serve(make_hub: Callable[[], Hub], listening: socket.socket, told: Ca
     runner = web.AppRunner(make_app(hub), access_log=None, shutdown_timeout=CLOSE_S)
     await runner.setup()
     try:
-        await web.SockSite(runner, listening).start()
+        await web.SockSite(runner, listening, ssl_context=tls).start()
         hub.begin()
         told(hub)
         stopping, loaded = asyncio.ensure_future(stop.wait()), asyncio.wrap_future(hub.host.loaded)
