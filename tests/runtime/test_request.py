@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from worldrt.engine.bundle import Guidance
 from worldrt.engine.errors import InputError
 from worldrt.engine.schema import decode, encode
+from worldrt.runtime.jobs import Job
 from worldrt.runtime.request import Request, image_settings, video_settings
 
 SIZES_720 = {"16:9": (1280, 704), "1:1": (960, 960), "9:16": (704, 1280)}
@@ -98,3 +100,10 @@ def test_numbers_of_numpy_and_lists_can_be_kept_in_a_sidecar():
     plain = Request("a", seed=3, guidance=2.0, chunk_prompts=("a", "b"), num_chunks=2)
     assert given == plain and hash(given) == hash(plain)
     assert decode(Request, json.loads(json.dumps(encode(given)))) == plain
+
+
+def test_a_job_takes_places_as_texts_or_paths():
+    request = Request("a")
+    given = Job(request, Path("out/a.mp4"), input_path="in.png", edit_path="clip.mp4")
+    assert given == Job(request, "out/a.mp4", input_path=Path("in.png"), edit_path=Path("clip.mp4"))
+    assert given.sidecar == Path("out/a.json") and Job(request, "null:").places == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,13 @@ class Job:
     refined_prompt: str | None = None
     edit_path: Path | None = None
     quality: int | None = None
+
+    def __post_init__(self) -> None:
+        """Places as they are held here, however a caller has them."""
+        object.__setattr__(self, "place", os.fspath(self.place))
+        for name in ("input_path", "edit_path"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
 
     @property
     def sidecar(self) -> Path | None:
