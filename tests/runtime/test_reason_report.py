@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +148,30 @@ def test_many_boxes_do_not_swell_the_report(clip):
     box = '<box left="0" top="0" right="500" bottom="500">x</box>'
     html = report(clip, Review((parse(f'<component name="c">{box * 150}</component><answer>Yes</answer>'),), {}))
     assert html.count("image/jpeg") == 60 and html.count('<g class="box') == 150 + 60
+
+
+def test_a_critic_that_sees_faults_everywhere_costs_no_more_than_others(clip):
+    box = '<box left="0" top="0" right="500" bottom="500">x</box>'
+    answer = "".join(f'<component name="c">{box * 8}</component>' for _ in range(200)) + "<answer>Yes</answer>"
+    start = time.perf_counter()
+    html = report(clip, Review(tuple(parse(answer) for _ in range(20)), {}))
+    assert time.perf_counter() - start < 20 and html.count('<g class="box') == 1000 + 60
+    assert "The first 1000 of 32000 boxes are shown" in html
+
+
+def test_letters_that_turn_or_pile_up_do_not_leave_their_place(page, clip, tmp_path):
+    piled = "z" + "\u0301\u0489" * 80
+    answer = parse(f'<overview>{piled}</overview><component name="a&#x202e;b"><anomaly>No</anomaly></component>')
+    named = tmp_path / "a\u202egnp.mp4"
+    shutil.copy(clip.path, named)
+    (tmp_path / "report.html").write_text(report(replace(clip, path=named), Review((answer,), {})), encoding="utf-8")
+    other = page.context.new_page()
+    other.set_viewport_size({"width": 360, "height": 740})
+    other.goto((tmp_path / "report.html").as_uri())
+    assert other.title() == "a gnp.mp4: no verdict"
+    assert other.evaluate("document.documentElement.scrollWidth") <= 360
+    assert other.locator("h3 bdi").text_content() == "a\u202eb"
+    other.close()
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):

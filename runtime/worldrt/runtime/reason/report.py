@@ -15,11 +15,13 @@ from types import ModuleType
 
 from worldrt.engine.errors import BackendError
 from worldrt.runtime.reason.answers import Answer, Box, Component
+from worldrt.runtime.reason.chat import plain
 from worldrt.runtime.reason.clip import Clip
 from worldrt.runtime.reason.critic import Review
 from worldrt.runtime.reason.pictures import data_url, jpeg_bytes
 
 COLOURS = 6
+MOST_BOXES = 1000  # that are drawn
 MOST_STILLS = 60
 
 
@@ -54,19 +56,25 @@ def report(clip: Clip, review: Review, about: Sequence[tuple[str, str]] = ()) ->
     page = jinja.Environment(autoescape=True, undefined=jinja.StrictUndefined).from_string(_part("report.html.j2"))
     markup = importlib.import_module("markupsafe").Markup
     box = jinja.Environment(autoescape=True).from_string(_BOX)
+    marks = list(_marks(clip, review.answers))
+    of_component = {id(mark.component): list[Mark]() for mark in marks}
+    for mark in marks:
+        of_component[id(mark.component)].append(mark)
     return str(
         page.render(
             policy=_policy(style, script),
             style=markup(style),
             script=markup(script),
-            title=clip.path.name.encode("utf-8", "replace").decode(),
+            title=plain(clip.path.name),
             score="no verdict" if review.score is None else f"{review.score:.0%}",
             review=review,
             about=about,
             width=width,
             height=height,
             duration_s=clip.duration_s,
-            marks=list(_marks(clip, review.answers)),
+            marks=marks,
+            marks_of=lambda component: of_component.get(id(component), []),
+            boxes=sum(len(component.boxes) for answer in review.answers for component in answer.components),
             video=data_url(clip.path.read_bytes(), "video/mp4"),
             box=lambda mark: markup(box.render(mark=mark, size=width / 36, right=mark.x > width / 2)),
             kind=lambda anomaly: {None: "unclear", True: "bad", False: "good"}[anomaly],
@@ -85,14 +93,14 @@ _BOX = (
 
 
 def _marks(clip: Clip, answers: Sequence[Answer]) -> Iterator[Mark]:
-    """All boxes of all trials; a component has one colour."""
+    """The first boxes of all trials; a component has one colour."""
     found = [
         (trial, component, i, box)
         for trial, answer in enumerate(answers, 1)
         for i, component in enumerate(answer.components)
         for box in component.boxes
     ]
-    for number, (trial, component, i, box) in enumerate(found):
+    for number, (trial, component, i, box) in enumerate(found[:MOST_BOXES]):
         yield _mark(clip, trial, component, i % COLOURS, box, shown=number < MOST_STILLS)
 
 
