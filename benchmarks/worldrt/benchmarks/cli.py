@@ -49,6 +49,7 @@ def build_parser() -> cli.Parser:
     engines.add_argument("--scratch", type=Path, metavar="DIR", help="where checkpoints and plans lie meanwhile")
     kernels = _verb(verbs, "kernels", _kernels, 10, "the compiled kernels against numpy")
     kernels.add_argument("--threads", type=int, default=machines.available_cores())
+    _verb(verbs, "page", _page, 30, "from a key to the picture that answers it, in a headless browser")
     gpu = _verb(verbs, "gpu", _gpu, 20, "all that is to be known of a GPU, part by part, within a budget of time")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with tiny shapes")
     gpu.add_argument("--parts", nargs="+", metavar="PART", help="of build, kernels, weights, model, components, block, "
@@ -159,6 +160,13 @@ def _kernels(args: Namespace, scratch: Path) -> Made:
 
     tables, samples = kernels.run(args.rounds, args.threads, say(args))
     return tables, {"threads": args.threads}, samples
+
+
+def _page(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import page
+
+    tables, samples = page.run(args.rounds, scratch, say(args))
+    return tables, {}, samples
 
 
 def _sampling(args: Namespace, scratch: Path) -> Made:

@@ -9,11 +9,9 @@ import struct
 import threading
 
 import aiohttp
-from aiohttp import web
 
 from worldrt.runtime.serve.hub import Hub
-from worldrt.runtime.serve.routes import make_app
-from worldrt.runtime.serve.run import bind
+from worldrt.runtime.serve.run import bind, serving
 
 from .toy import ToyWorld
 
@@ -25,17 +23,10 @@ async def served(tmp_path, world=None, port=0, **options):
     """The address and the hub of a server over a toy."""
     world = world or ToyWorld()
     hub = Hub(lambda: world, recordings=tmp_path / "recordings", prompt="a toy", **options)
-    runner = web.AppRunner(make_app(hub), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
     listening = bind("127.0.0.1", port)
-    try:
-        await web.SockSite(runner, listening).start()
-        hub.begin()
+    async with serving(hub, listening):
         await asyncio.wait_for(asyncio.wrap_future(hub.host.loaded), 20)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", hub
-    finally:
-        await hub.end()
-        await runner.cleanup()
 
 
 @contextlib.contextmanager

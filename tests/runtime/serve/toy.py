@@ -24,7 +24,7 @@ class ToyWorld:
         self.prompts: list[str] = []
         self.asked: list[str | None] = []
         self.broken: Exception | None = None
-        self.stopped = False
+        self.stopped = self.done = False
         self._lock = threading.Lock()
         self._control: str | None = None
         self._control_s: float | None = None

@@ -137,6 +137,8 @@ class Host:
         try:
             for frame in self.world.step():
                 take(frame)
+            if self.world.done:
+                self._be("paused")
         except Exception as error:
             self._fail(error)
 

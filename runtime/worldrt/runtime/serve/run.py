@@ -7,8 +7,8 @@ import errno
 import signal
 import socket
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.runtime.serve.hub import Hub
@@ -56,8 +56,6 @@ def serve(
 async def _serve(
     make_hub: Callable[[], Hub], listening: socket.socket, told: Callable[[Hub], None], tls: ssl.SSLContext | None
 ) -> Hub:
-    from aiohttp import web
-
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -65,22 +63,33 @@ async def _serve(
             loop.add_signal_handler(number, stop.set)
             signals.append(number)
     hub = make_hub()
+    async with serving(hub, listening, tls):
+        told(hub)
+        stopping, loaded = asyncio.ensure_future(stop.wait()), asyncio.wrap_future(hub.host.loaded)
+        try:
+            await asyncio.wait((stopping, loaded), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                loaded.result()
+                await stopping
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)  # a second Ctrl-C does not wait
+    return hub
+
+
+@asynccontextmanager
+async def serving(hub: Hub, listening: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+    """A block in which viewers may come. The world begins to load with it, and ends with it."""
+    from aiohttp import web
+
     runner = web.AppRunner(make_app(hub), access_log=None, shutdown_timeout=CLOSE_S)
     await runner.setup()
     try:
         await web.SockSite(runner, listening, ssl_context=tls).start()
         hub.begin()
-        told(hub)
-        stopping, loaded = asyncio.ensure_future(stop.wait()), asyncio.wrap_future(hub.host.loaded)
-        await asyncio.wait((stopping, loaded), return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            loaded.result()
-            await stopping
+        yield
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)  # a second Ctrl-C does not wait
         try:
             await hub.end()
         finally:
             await runner.cleanup()
-    return hub

@@ -25,6 +25,11 @@ class World(Protocol):
         """The names that `control` takes."""
         ...
 
+    @property
+    def done(self) -> bool:
+        """Whether there are no more frames; `reset` and `restore` bring some back."""
+        ...
+
     def start(self, prompt: str) -> None:
         """Load what is needed and begin at the first frame."""
         ...

@@ -16,6 +16,7 @@ const pressed = new Map(); // number of a control -> when it was sent
 const latencies = []; // of the last presses, in ms
 const drawn = []; // when the last pictures were drawn
 let drawnEver = 0;
+let answeredEver = 0;
 
 const fragment = new URLSearchParams(location.hash.slice(1)).get("token");
 if (fragment) {
@@ -63,6 +64,7 @@ function shown({ sequence: answered }) {
   const sent = pressed.get(answered);
   if (sent !== undefined) {
     latencies.push(now - sent);
+    answeredEver++;
     latencies.splice(0, latencies.length - RECENT);
   }
   for (const [number, time] of pressed) if (number <= answered || now - time > KEPT_MS) pressed.delete(number);
@@ -154,7 +156,7 @@ at("token-form").onsubmit = (event) => {
 // What tests and other scripts on this page may read.
 window.worldrt = {
   get numbers() {
-    return { drawn: drawnEver, fps: fps(), latencies_ms: [...latencies], connected, state };
+    return { drawn: drawnEver, answered: answeredEver, fps: fps(), latencies_ms: [...latencies], connected, state };
   },
 };
 
