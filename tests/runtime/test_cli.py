@@ -345,7 +345,7 @@ def test_which_bundle(nano, tmp_path, monkeypatch, capsys):
     assert run(*arguments) == 0
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interruption_leaves_nothing(here, nano, sent):
     """A run of its own is stopped while it samples."""
     code = (

@@ -59,7 +59,7 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     """Call `main(argv)` and return the exit code: 2 and one line for a mistake of the user, 3 and one line for what the
     guardrail refuses, 130 when interrupted.
 
-    SIGTERM counts as an interruption, so that staged files are removed then too. A reader that goes away (`| head`)
+    SIGTERM counts as an interruption, and so does a terminal that is closed, so that staged files are removed then too. A reader that goes away (`| head`)
     ends the run without a word.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -106,8 +106,13 @@ def _terminate_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    named = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))  # Windows has no SIGHUP
+    before = {number: signal.getsignal(number) for number in named if number is not None}
+    changed = {n: old for n, old in before.items() if old not in (None, signal.SIG_IGN)}  # nohup ignores SIGHUP
+    for number in changed:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, old in changed.items():
+            signal.signal(number, old)
