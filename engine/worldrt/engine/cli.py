@@ -59,8 +59,8 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     """Call `main(argv)` and return the exit code: 2 and one line for a mistake of the user, 3 and one line for what the
     guardrail refuses, 130 when interrupted.
 
-    SIGTERM counts as an interruption, and so does a terminal that is closed, so that staged files are removed then too. A reader that goes away (`| head`)
-    ends the run without a word.
+    SIGTERM counts as an interruption, and so does a terminal that is closed, so that staged files are removed then
+    too. A reader that goes away (`| head`) ends the run without a word.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
