@@ -3,11 +3,15 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from worldrt.engine.errors import InputError
+from worldrt.runtime import BestOfNRequest, Request
 from worldrt.runtime.cli import main
+from worldrt.runtime.jobs import Job
 from worldrt.runtime.progress import Bars
 from worldrt.runtime.sinks.base import VideoFormat, open_sink
 
@@ -71,6 +75,13 @@ def test_a_folder_without_videos_is_an_error(fake, folder, capsys):
     for place in (folder, folder / "good.txt", folder / "absent"):
         assert judge(fake, place) == 2 and "no .mp4 there" in capsys.readouterr().err
     assert not fake.asked
+
+
+@pytest.mark.parametrize("place", ["png:out", "jpg:out", "null:"])
+def test_a_place_that_is_no_folder_is_refused_before_any_work(place):
+    job = Job(Request(prompt="x"), place, Path("photo.png"))
+    with pytest.raises(InputError, match="expected a folder"):
+        BestOfNRequest(job).jobs()
 
 
 def test_a_name_with_brackets_is_shown_as_it_is(monkeypatch):

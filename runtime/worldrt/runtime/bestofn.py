@@ -31,6 +31,7 @@ from worldrt.runtime.reason.clip import Clip, read_clip
 from worldrt.runtime.reason.critic import Critic, Review
 from worldrt.runtime.results import Result
 from worldrt.runtime.safety.base import Guard
+from worldrt.runtime.sinks.base import split_place
 
 MOST = 10_000
 Observe = Callable[[], Observer]
@@ -52,6 +53,8 @@ class BestOfNRequest:
         if self.job.input_path is None:
             raise InputError("--input_path: a picture or a video to go on from is missing")
         request, folder, stem = self.job.request, Path(self.job.place), self.job.input_path.stem
+        if split_place(str(folder / "a.mp4")) != ("mp4", folder / "a.mp4"):
+            raise InputError(f"'{folder}': expected a folder, for MP4 files and reports; got another kind of place")
         return [
             replace(self.job, request=replace(request, seed=seed), place=str(folder / f"{stem}_seed{seed}.mp4"))
             for seed in range(request.seed, request.seed + self.generations)
