@@ -81,10 +81,11 @@ def until_drawn(page, more=3):
     until(page, f"worldrt.numbers.drawn > {before + more}")
 
 
-NO_VIDEO = "delete window.VideoDecoder"
+NO_WEBCODECS = "delete window.VideoDecoder"
+NO_H264 = "VideoDecoder.isConfigSupported = async () => ({ supported: false })"
 
 
-@pytest.mark.parametrize(("script", "kind"), [(None, "H.264"), (NO_VIDEO, "JPEG")])
+@pytest.mark.parametrize(("script", "kind"), [(None, "H.264"), (NO_WEBCODECS, "JPEG"), (NO_H264, "JPEG")])
 def test_frames_change_and_a_key_changes_the_picture(pages, tmp_path, script, kind):
     world = ToyWorld()
     with served_in_thread(tmp_path, world) as (url, _):
@@ -240,6 +241,24 @@ def test_the_token_is_asked_for_and_leaves_the_address(pages, tmp_path):
         given = pages(f"{url}/#token=a-token-of-ours")
         until_drawn(given)
         assert given.url == f"{url}/"
+
+
+def test_a_decoder_that_fails_begins_again_with_a_key(pages, tmp_path):
+    with served_in_thread(tmp_path) as (url, _):
+        page = pages(
+            url,
+            """const decode = VideoDecoder.prototype.decode;
+            let count = 0;
+            VideoDecoder.prototype.decode = function (chunk) {
+              count++;
+              if (count === 5) this.close();
+              const data = new Uint8Array(chunk.byteLength);
+              const garbage = new EncodedVideoChunk({ type: chunk.type, timestamp: chunk.timestamp, data });
+              decode.call(this, count === 10 ? garbage : chunk);
+            };""",
+        )
+        until_drawn(page, 20)
+        assert page.locator("#kind").text_content() == "H.264"
 
 
 def test_it_asks_nobody_but_the_server(pages, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import suppress
 from itertools import chain, combinations
 
@@ -9,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worldrt.runtime.serve.host import WAITING_CALLS, BusyError, Host
 from worldrt.runtime.serve.keys import control_of
 from worldrt.runtime.serve.limits import Bucket
 from worldrt.runtime.serve.messages import Sequences, parse
 from worldrt.runtime.serve.wheel import Wheel
+from worldrt.runtime.sinks.base import VideoFormat
 
 
 class Clock:
@@ -78,9 +82,9 @@ def test_keys_together_are_one_control_and_opposite_ones_say_nothing():
 def test_a_frame_answers_the_newest_control_that_came_before_it(gaps, asked):
     times = [sum(gaps[: i + 1]) for i in range(len(gaps))]
     sequences = Sequences()
-    for number, time in enumerate(times, 1):
-        sequences.sent(time, number)
-    newest = [number for number, time in enumerate(times, 1) if time <= asked]
+    for number, at_s in enumerate(times, 1):
+        sequences.sent(at_s, number)
+    newest = [number for number, at_s in enumerate(times, 1) if at_s <= asked]
     assert sequences.answered(asked) == (newest[-1] if newest else 0)
     assert sequences.answered(None) == 0
 
@@ -89,3 +93,51 @@ def test_a_frame_answers_the_newest_control_that_came_before_it(gaps, asked):
 def test_no_text_does_more_than_be_refused(text):
     with suppress(ValueError):
         assert isinstance(parse(text)["type"], str)
+
+
+class Stuck:
+    """A world whose step does not come back until it is let."""
+
+    def __init__(self):
+        self.let = threading.Event()
+        self.video, self.controls, self.done = VideoFormat(64, 64, 16), (), False
+
+    def start(self, prompt):
+        pass
+
+    def step(self):
+        self.let.wait()
+        return []
+
+    def stop(self):
+        pass
+
+
+def test_a_world_that_is_stuck_is_left_behind_and_refuses_what_is_too_much():
+    world = Stuck()
+    host = Host(lambda: world, lambda world: lambda frame: None)
+    host.begin()
+    host.loaded.result(10)
+    waiting = [host.call(lambda world: None) for _ in range(WAITING_CALLS)]
+    with pytest.raises(BusyError, match="try again later"):
+        host.reset()
+    assert not host.end(0.05) and host.alive
+    world.let.set()
+    assert host.end(10) and host.state == "ended"
+    assert all(future.cancelled() or future.done() for future in waiting)
+    with pytest.raises(BusyError, match="ended"):
+        host.reset()
+
+
+def test_a_world_that_is_done_stands_still_instead_of_spinning():
+    world = Stuck()
+    world.let.set()
+    world.done = True
+    steps = []
+    host = Host(lambda: world, lambda world: steps.append)
+    host.begin()
+    host.loaded.result(10)
+    end_s = time.monotonic() + 10
+    while host.state != "paused":
+        assert time.monotonic() < end_s
+    assert host.end(10) and not steps

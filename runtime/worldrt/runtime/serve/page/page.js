@@ -8,6 +8,7 @@ const at = (id) => document.getElementById(id);
 const TOKEN = "worldrt-token";
 const RECENT = 30;
 const KEPT_MS = 10000;
+const KEY_GAP_MS = 400;
 
 let state = { state: "", wheel: "free" };
 let connected = false;
@@ -24,9 +25,15 @@ if (fragment) {
   history.replaceState(null, "", location.pathname); // out of sight, and out of what is copied from the address bar
 }
 
-const screen = new Screen(at("picture"), shown, () => link.send({ type: "key" }));
+const video = (await canDecode()) ? "h264" : "jpeg";
+let keyWanted = 0;
+const screen = new Screen(at("picture"), shown, () => {
+  if (performance.now() - keyWanted < KEY_GAP_MS) return;
+  keyWanted = performance.now();
+  link.send({ type: "key" });
+});
 const link = new Link(
-  () => ({ video: canDecode() ? "h264" : "jpeg", token: sessionStorage.getItem(TOKEN) ?? undefined }),
+  () => ({ video, token: sessionStorage.getItem(TOKEN) ?? undefined }),
   {
     picture: (buffer) => screen.take(buffer),
     state: (news) => {
@@ -86,7 +93,7 @@ function showNumbers() {
   at("latency").textContent = latencies.length ? `${Math.round(median(latencies))} ms` : "–";
   at("fps").textContent = connected ? fps().toFixed(1) : "–";
   at("viewers").textContent = connected ? state.viewers : "–";
-  at("kind").textContent = canDecode() ? "H.264" : "JPEG";
+  at("kind").textContent = video === "h264" ? "H.264" : "JPEG";
 }
 
 const WHEEL = { yours: "Let go of the wheel", asked: "Do not wait", taken: "Ask for the wheel", free: "Take the wheel" };

@@ -3,8 +3,15 @@
 const HEADER_BYTES = 16;
 const MOST_UNDECODED = 8;
 
-export function canDecode() {
-  return typeof VideoDecoder === "function" && typeof EncodedVideoChunk === "function";
+// Only pages of https and of this machine have WebCodecs, and not every browser was built with H.264.
+export async function canDecode() {
+  if (typeof VideoDecoder !== "function") return false;
+  try {
+    const { supported } = await VideoDecoder.isConfigSupported({ codec: "avc1.42c01f", optimizeForLatency: true });
+    return supported === true;
+  } catch {
+    return false;
+  }
 }
 
 // `shown({sequence})` is called when a picture is on the canvas, `wantKey()` when only a key frame helps.
@@ -41,7 +48,12 @@ export class Screen {
       return;
     }
     this.waiting.set(time, sequence);
-    this.decoder.decode(new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp: time, data }));
+    try {
+      this.decoder.decode(new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp: time, data }));
+    } catch {
+      this.forget();
+      this.wantKey();
+    }
   }
 
   open(codec) {
