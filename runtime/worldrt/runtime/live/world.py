@@ -1,0 +1,206 @@
+"""The world of a bundle: its denoiser in a queue, its VAE one latent after another, its texts and controls."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from worldrt.engine.bundle import Denoiser, Vae
+from worldrt.engine.errors import InputError
+from worldrt.runtime.live.model import Array, Float32, Picture, Told
+from worldrt.runtime.live.recipe import Recipe, clip_recipe, recipe
+from worldrt.runtime.live.tables import control_table
+from worldrt.runtime.live.window import WindowDenoiser
+from worldrt.runtime.models import Models
+from worldrt.runtime.queue.conditions import Condition, Feed
+from worldrt.runtime.queue.queue import Queue
+from worldrt.runtime.schedule.law import Schedule
+from worldrt.runtime.sinks.base import VideoFormat
+from worldrt.runtime.vae import Decoder, DecoderState
+
+TASK = "world"
+ENDLESS = 2**62
+
+
+class World:
+    """A `LiveModel` of opened bundles; graphs are loaded by `load`, or when they are first used.
+
+    `size`: (width, height) in pixels. `schedule` in place of the model's own. `guidance` as the model counts it.
+    `init`: uint8 RGB frames (n, height, width, 3) that the world goes on from; without them the denoiser of `base`, or
+    the world's own, makes a clip. Raises `InputError` for what cannot be used.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        *,
+        task: str = TASK,
+        size: tuple[int, int] | None = None,
+        schedule: Schedule | None = None,
+        guidance: float | None = None,
+        init: Picture | None = None,
+        base: Models | None = None,
+        base_steps: int | None = None,
+    ) -> None:
+        self._models, self._task, self._base, self._init = models, task, base, init
+        self.bundle = models.opener(task).bundle
+        self.spec: Denoiser = self.bundle.manifest.denoisers[task]
+        self._vae: Vae = models.vae(task).spec
+        self.recipe = recipe(self.spec, schedule=schedule, guidance=guidance)
+        self._base_steps, self._guidance = base_steps, guidance
+        self.video = self._format(size)
+        self._symbols, self._table = control_table(self.bundle, self.spec)
+        on_host = models.opener(task).device.name == "cpu"
+        self._alone: AbstractContextManager[Any] = nullcontext() if on_host else threading.Lock()
+        self._windows: dict[str, WindowDenoiser] = {}
+        self._first: tuple[Any, Float32 | None] | None = None
+        self._encoding = threading.Lock()
+
+    @property
+    def controls(self) -> Sequence[str]:
+        return self._symbols
+
+    @property
+    def frames_at_once(self) -> int:
+        step = self._vae.chunk("decode_next")
+        return self.recipe.schedule.group * step.frames // step.latents
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a latent frame, (1, C, rows, columns)."""
+        scale = self._vae.spatial
+        return 1, self._vae.channels, self.video.height // scale, self.video.width // scale
+
+    def load(self) -> None:
+        """Load all graphs now. Raises what loading raises."""
+        self._models.vae(self._task).load("decode")
+        self._window(self._models)
+
+    def facts(self) -> Mapping[str, Any]:
+        manifest = self.bundle.manifest
+        init = None if self._init is None else hashlib.sha256(self._init.tobytes()).hexdigest()
+        return {
+            "family": manifest.family,
+            "variant": manifest.variant,
+            "precision": self.spec.precision,
+            "weights": {name: file.header_sha256 for name, file in sorted(manifest.weights.files.items())},
+            "size": [self.video.width, self.video.height],
+            "schedule": asdict(self.recipe.schedule),
+            "base": None if self._base is None else self._base.opener(self._task).bundle.manifest.variant,
+            "init": init,
+        }
+
+    def check(self, prompt: str) -> None:
+        self._models.text(self._task).tokens(prompt)
+
+    def encode(self, prompt: str) -> tuple[Float32, Float32]:
+        """The rows of the prompt, and those of no prompt."""
+        with self._encoding, self._alone:
+            encoder = self._models.text(self._task)
+            nothing = encoder.encode("") if encoder.spec.unconditional == "empty" else encoder.nothing()
+            return encoder.encode(prompt), nothing
+
+    def condition(self, control: str) -> Mapping[str, Array]:
+        if self._table is None:
+            return {}
+        return {"control": self._table[self._symbols.index(control)]}
+
+    def queue(self, told: Told, feed: Feed, seed: int) -> Queue:
+        return self._queue(self._models, self.recipe, told, feed, seed)
+
+    def first(self, told: Told, seed: int, base: Sequence[str]) -> Float32 | None:
+        s = self.recipe.schedule
+        known = s.given + (s.slots if s.fill == "renoise" else 0)
+        if not known:
+            return None
+        key = (seed, tuple(base), told.text[0].tobytes())
+        if self._first is None or self._first[0] != key:
+            made = self._of_clip(told, seed, base, known) if self._init is None else self._of_frames(known)
+            self._first = key, made
+        return self._first[1]
+
+    def decoder(self) -> WorldDecoder:
+        return WorldDecoder(self._models.vae(self._task).decoder(ENDLESS, *self.shape[2:]), self._alone)
+
+    def _of_frames(self, known: int) -> Float32:
+        """The latents of the frames that were given; zeros after them."""
+        assert self._init is not None
+        expected = (self.video.height, self.video.width, 3)
+        if self._init.shape[1:] != expected or self._init.dtype != np.uint8:
+            raise InputError(f"frames to go on from: expected uint8 (n, *{expected}), got {self._init.shape}")
+        count = min(len(self._init), 1 + (known - 1) * self._vae.temporal)
+        count -= (count - 1) % self._vae.temporal
+        with self._alone:
+            found = self._models.vae(self._task).encode(self._init[:count])
+        made = np.zeros((1, self.shape[1], known, *self.shape[2:]), np.float32)
+        made[:, :, : found.shape[2]] = found
+        return made
+
+    def _of_clip(self, told: Told, seed: int, base: Sequence[str], known: int) -> Float32:
+        """A clip whose frames are made together, by the denoiser of base videos where there is one."""
+        models = self._base or self._models
+        spec = models.opener(self._task).bundle.manifest.denoisers[self._task]
+        of_clip = clip_recipe(spec, self._base_steps or spec.sampler.steps, known, self._guidance)
+
+        def feed(frame: int) -> Condition | None:
+            if frame >= known:
+                return None
+            return Condition(frame, self.condition(base[min(frame, len(base) - 1)]))
+
+        queue = self._queue(models, of_clip, told, feed, (seed + 0x9E3779B9) % 2**32)  # its noise is not the stream's
+        queue.start()
+        latents = []
+        while not queue.done:
+            latents += [frame.latent for frame in queue.run()]
+        return np.stack(latents, axis=2)
+
+    def _queue(self, models: Models, of: Recipe, told: Told, feed: Feed, seed: int) -> Queue:
+        window = self._window(models)
+
+        def x0(branch: str, x: Float32, level: Float32, conditions: Mapping[str, Array]) -> Float32:
+            with self._alone:
+                return window.x0(branch, told.text[branch == "uncond"], x, level, conditions)
+
+        branches = {name: partial(x0, name) for name in ("cond", "uncond")}
+        return Queue(of.plan, of.table, branches, self.shape, feed=feed, seed=seed)
+
+    def _window(self, models: Models) -> WindowDenoiser:
+        name = "own" if models is self._models else "base"
+        if name not in self._windows:
+            given = set() if self._table is None else {"control"}
+            self._windows[name] = WindowDenoiser(models.denoiser(self._task), given)
+        return self._windows[name]
+
+    def _format(self, size: tuple[int, int] | None) -> VideoFormat:
+        width, height = size or next(iter(next(iter(self.spec.sizes.values())).values()))
+        multiple = self.spec.size_multiple_px
+        if width < 1 or height < 1 or width % multiple or height % multiple:
+            raise InputError(f"size: expected width and height in multiples of {multiple}, got {width}x{height}")
+        fps = int(next(iter(self.spec.frames)))
+        return VideoFormat(width, height, fps, pixel_format=self._vae.pixel_format)
+
+
+class WorldDecoder:
+    """Decodes one stream, `alone` on its device where that cannot do two things at once."""
+
+    def __init__(self, decoder: Decoder, alone: AbstractContextManager[Any]) -> None:
+        self._decoder, self._alone = decoder, alone
+
+    def __call__(self, latents_BCTHW: Float32) -> Iterator[Picture]:
+        with self._alone:
+            pictures = list(self._decoder(latents_BCTHW))
+        yield from pictures
+
+    def state(self) -> DecoderState:
+        with self._alone:
+            return self._decoder.state()
+
+    def restore(self, state: DecoderState) -> None:
+        self._decoder.restore(state)
