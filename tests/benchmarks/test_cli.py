@@ -6,7 +6,7 @@ import pytest
 
 from worldrt.benchmarks.cli import build_parser, main
 
-VERBS = ("cpu", "overhead", "export", "kernels", "gpu", "show")
+VERBS = ("cpu", "overhead", "export", "kernels", "rtsp", "gpu", "show")
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

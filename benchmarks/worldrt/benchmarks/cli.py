@@ -50,6 +50,7 @@ def build_parser() -> cli.Parser:
     kernels = _verb(verbs, "kernels", _kernels, 10, "the compiled kernels against numpy")
     kernels.add_argument("--threads", type=int, default=machines.available_cores())
     _verb(verbs, "page", _page, 30, "from a key to the picture that answers it, in a headless browser")
+    _verb(verbs, "rtsp", _rtsp, 200, "from a picture to a player, over RTSP on this machine")
     gpu = _verb(verbs, "gpu", _gpu, 20, "all that is to be known of a GPU, part by part, within a budget of time")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with tiny shapes")
     gpu.add_argument("--parts", nargs="+", metavar="PART", help="of build, kernels, weights, model, components, block, "
@@ -166,6 +167,13 @@ def _page(args: Namespace, scratch: Path) -> Made:
     from worldrt.benchmarks import page
 
     tables, samples = page.run(args.rounds, scratch, say(args))
+    return tables, {}, samples
+
+
+def _rtsp(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import rtsp
+
+    tables, samples = rtsp.run(args.rounds, say(args))
     return tables, {}, samples
 
 

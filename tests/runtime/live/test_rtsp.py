@@ -188,6 +188,20 @@ def test_a_player_that_takes_nothing_harms_nobody_and_is_let_go(monkeypatch):
         assert state(made).dropped == 0 and made.longest_s < 1
 
 
+def test_no_picture_waits_for_an_acknowledgement(monkeypatch):
+    """Nagle's algorithm, which asyncio leaves on for these sockets, would hold the last packet back for 40 ms."""
+    seen, answer = [], connection.Client._answer
+
+    async def watched(client, request):
+        seen.append(client.writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return await answer(client, request)
+
+    monkeypatch.setattr(connection.Client, "_answer", watched)
+    with Relay(port=0) as relay:
+        assert answers(relay.port, b"OPTIONS * RTSP/1.0") == [200]
+    assert seen == [1]
+
+
 GARBAGE = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(200),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from worldrt.runtime.live.fanout import EndOfStream, Reader
 from worldrt.runtime.live.rtsp import rtp, wire
@@ -19,7 +21,8 @@ UNSENT_BYTES = 64 * 1024  # above that a player is slow, and its ring fills
 STUCK_S = 10.0  # a player that takes nothing for so long is let go
 SESSION_S = 60  # what clients are told: over UDP they have to show that they live
 METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
-Send = Callable[[bytes], None]
+Send = Callable[[list[bytes]], None]
+"""Sends the packets of a picture."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,10 @@ class Client:
 
     async def serve(self) -> None:
         """Answer until the client goes, or sends what is no RTSP. Leaves nothing behind."""
-        self.writer.transport.set_write_buffer_limits(high=UNSENT_BYTES)
         try:
+            self.writer.transport.set_write_buffer_limits(high=UNSENT_BYTES)
+            # asyncio does it only for sockets that name their protocol; without it pictures wait for acknowledgements
+            self.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while (message := await self._next()) is not None:
                 if isinstance(message, Interleaved):
                     self._packet(message)
@@ -145,7 +150,7 @@ class Client:
             if channels is None or max(channels) > 255 or (self.published is not None and channels[0] != 0):
                 return 461, {}, b""
             channel = channels[0]
-            self._send = lambda data: self.writer.write(wire.interleaved(channel, data))
+            self._send = lambda packets: self.writer.write(b"".join(wire.interleaved(channel, p) for p in packets))
             told = f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]}"
             return 200, {"Transport": told}, b""
         ports = wire.port_pair(parameters.get("client_port", ""))
@@ -163,7 +168,7 @@ class Client:
             )
             self._udp.append(made)
         own = [made.get_extra_info("sockname")[1] for made in self._udp]
-        self._send = self._udp[0].sendto
+        self._send = partial(_send_each, self._udp[0])
         return f"RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={own[0]}-{own[1]}"
 
     async def _play(self) -> None:
@@ -177,9 +182,9 @@ class Client:
         number = secrets.randbelow(1 << 16)
         with suppress(EndOfStream, asyncio.TimeoutError):
             while True:
-                for packet in (await bursts.next()).packets:
-                    send(packet[:2] + number.to_bytes(2, "big") + packet[4:])
-                    number = (number + 1) & 0xFFFF
+                packets = (await bursts.next()).packets
+                send(rtp.numbered(packets, number))
+                number = (number + len(packets)) & 0xFFFF
                 await asyncio.wait_for(self.writer.drain(), STUCK_S)
 
     async def _end(self) -> None:
@@ -194,3 +199,8 @@ class Client:
         with suppress(OSError, asyncio.TimeoutError):
             await asyncio.wait_for(self.writer.wait_closed(), 1.0)
         self.writer.transport.abort()  # what it did not take by now is lost
+
+
+def _send_each(udp: asyncio.DatagramTransport, packets: list[bytes]) -> None:
+    for packet in packets:
+        udp.sendto(packet)

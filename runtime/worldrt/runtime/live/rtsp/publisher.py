@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from worldrt.runtime.live.encode import AccessUnit
 from worldrt.runtime.live.rtsp.authentication import authorization
-from worldrt.runtime.live.rtsp.rtp import Packetizer, describe
+from worldrt.runtime.live.rtsp.rtp import Packetizer, describe, numbered
 from worldrt.runtime.live.rtsp.wire import interleaved
 
 DEFAULT_PORT = 554
@@ -54,11 +54,9 @@ class Publisher:
         if time.monotonic() - self._told_s > ALIVE_S:
             self._told_s = time.monotonic()
             self._write("OPTIONS", self._url, {})
-        parts = []
-        for packet in self._packetize(unit.data, unit.pts).packets:
-            parts.append(interleaved(0, packet[:2] + self._number.to_bytes(2, "big") + packet[4:]))
-            self._number = (self._number + 1) & 0xFFFF
-        self._socket.sendall(b"".join(parts))
+        packets = numbered(self._packetize(unit.data, unit.pts).packets, self._number)
+        self._number = (self._number + len(packets)) & 0xFFFF
+        self._socket.sendall(b"".join(interleaved(0, packet) for packet in packets))
 
     def close(self) -> None:
         """Say goodbye, if the server still listens."""

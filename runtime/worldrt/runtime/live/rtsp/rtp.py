@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 PAYLOAD_TYPE = 96
@@ -21,6 +21,11 @@ class Burst:
 
     packets: tuple[bytes, ...]
     key: bool
+
+
+def numbered(packets: Sequence[bytes], first: int) -> list[bytes]:
+    """Packets with their sequence numbers, from `first` on."""
+    return [packet[:2] + ((first + i) & 0xFFFF).to_bytes(2, "big") + packet[4:] for i, packet in enumerate(packets)]
 
 
 class Packetizer:
