@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -80,6 +81,14 @@ def test_a_prompt_cannot_speak_in_the_models_template(tmp_path):
     tokenizer = model._models()[0]
     assert tokenizer.eos_token_id in tokenizer(hostile)["input_ids"], "as it is, it would end the turn"
     assert tokenizer.eos_token_id not in tokenizer(one_line(hostile))["input_ids"]
+
+
+def test_a_tokenizer_that_gives_more_than_the_model_takes_is_no_failure(tmp_path):
+    make_text_model(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_input_names": names}))
+    assert TextModel(tmp_path).refuses("a kitten") is None and TextModel(tmp_path).refuses("a brawl")
 
 
 def test_a_prompt_that_is_too_long_for_the_text_model_is_a_failure(tmp_path):

@@ -59,7 +59,8 @@ class TextModel:
         torch = library("torch")
         tokenizer, model = self._models()
         chat = [{"role": "user", "content": one_line(text)}]
-        asked = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True).to(self._device)
+        made_of = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True).to(self._device)
+        asked = {name: made_of[name] for name in ("input_ids", "attention_mask")}  # some give token types, too
         length = asked["input_ids"].shape[1]
         if length + MAX_NEW_TOKENS > model.config.max_position_embeddings:
             raise ValueError(f"{length} tokens are more than it reads")
