@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldrt.engine.cli import Parser, run
-from worldrt.runtime import bestofn_flags, compare_cli, flags, repeat
+from worldrt.runtime import bestofn_flags, compare_cli, flags, repeat, world_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def build_parser(defaults: Mapping[str, Any] | None = None) -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for task in flags.TASKS:
         flags.add_task(commands, task, defaults or {})
+    world_flags.add_command(commands)
     bestofn_flags.add(commands)
     compare_cli.add(commands)
     inspect = commands.add_parser("inspect", help="what a bundle holds, and whether it is whole")
@@ -46,6 +47,10 @@ def _main(argv: Sequence[str] | None) -> int:
         from worldrt.runtime import bestofn_cli
 
         return bestofn_cli.run(args)
+    if args.verb == "world":
+        from worldrt.runtime import world_cli
+
+        return world_cli.run(args)
     if args.verb == "compare":
         return compare_cli.run(args)
     if args.verb == "doctor":

@@ -17,7 +17,7 @@ def find_bundles(size: str | None) -> list[Path]:
 
     Without a size: the only bundle there is, else those of size 2B. Raises `InputError` that says what to run.
     """
-    present = [folder for root in _roots() for folder in _in(root)]
+    present = all_bundles()
     if size is not None:
         found = [folder for folder in present if _is(folder, size)]
         if not found:
@@ -31,6 +31,11 @@ def find_bundles(size: str | None) -> list[Path]:
     if len(present) > 1 and not of_default:
         raise InputError(f"several bundles in {_places()}{_those(present)}; choose one with --model_size or --bundle")
     return of_default or present
+
+
+def all_bundles() -> list[Path]:
+    """Every bundle in the places that are looked at."""
+    return [folder for root in _roots() for folder in _in(root)]
 
 
 def _is(folder: Path, size: str) -> bool:

@@ -106,10 +106,10 @@ def base_signal(signal: Sequence[str] | None, length_s: int, seed: int) -> tuple
 
 
 def stream_signal(
-    signal: Sequence[str] | None, length_s: int, seed: int, *, window: int = 17, group: int = 4
+    signal: Sequence[str] | None, length_s: int, seed: int, *, window: int = 17, latents: int | None = None
 ) -> tuple[str, ...]:
-    """The controls of the stream: of the `window` latent frames that it starts with, and of `group` more for each of
-    `length_s` groups. What the base video's controls do not cover is random, again from the generator's beginning.
-    A signal that is longer stays so."""
+    """The controls of a stream: of the `window` latent frames that it starts with, and of as many more as it makes, 4
+    a second unless said otherwise. What the base video's controls do not cover is random, again from the generator's
+    beginning. A signal that is longer stays so."""
     known = padded(signal or (), len(base_signal(signal, length_s, seed)), seed)
-    return padded(known, window + length_s * group, seed)
+    return padded(known, window + (LATENTS_PER_SECOND * length_s if latents is None else latents), seed)

@@ -10,6 +10,7 @@ import numpy as np
 
 from worldrt.runtime.queue.conditions import Feed
 from worldrt.runtime.queue.queue import Queue
+from worldrt.runtime.schedule.law import Schedule
 from worldrt.runtime.sinks.base import VideoFormat
 
 Array = np.ndarray[Any, Any]
@@ -49,6 +50,11 @@ class LiveModel(Protocol):
     @property
     def controls(self) -> Sequence[str]:
         """The controls that it knows."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """How latents are denoised."""
         ...
 
     @property

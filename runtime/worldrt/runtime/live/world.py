@@ -14,6 +14,7 @@ import numpy as np
 
 from worldrt.engine.bundle import Denoiser, Vae
 from worldrt.engine.errors import InputError
+from worldrt.runtime.live import offline
 from worldrt.runtime.live.model import Array, Float32, Picture, Told
 from worldrt.runtime.live.recipe import Recipe, clip_recipe, recipe
 from worldrt.runtime.live.tables import control_table
@@ -68,15 +69,25 @@ class World:
         return self._symbols
 
     @property
+    def schedule(self) -> Schedule:
+        return self.recipe.schedule
+
+    @property
     def frames_at_once(self) -> int:
         step = self._vae.chunk("decode_next")
-        return self.recipe.schedule.group * step.frames // step.latents
+        return self.schedule.group * step.frames // step.latents
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of a latent frame, (1, C, rows, columns)."""
         scale = self._vae.spatial
         return 1, self._vae.channels, self.video.height // scale, self.video.width // scale
+
+    def generate(
+        self, prompt: str, length_s: int, control_signal: str | Sequence[str] | None = None, **options: Any
+    ) -> Iterator[Picture]:
+        """`worldrt.runtime.live.offline.generate` of this world."""
+        return offline.generate(self, prompt, length_s, control_signal, **options)
 
     def load(self) -> None:
         """Load all graphs now. Raises what loading raises."""
@@ -116,7 +127,7 @@ class World:
         return self._queue(self._models, self.recipe, told, feed, seed)
 
     def first(self, told: Told, seed: int, base: Sequence[str]) -> Float32 | None:
-        s = self.recipe.schedule
+        s = self.schedule
         known = s.given + (s.slots if s.fill == "renoise" else 0)
         if not known:
             return None

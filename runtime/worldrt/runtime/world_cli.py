@@ -1,0 +1,135 @@
+"""`trt-run world`: a world that is steered by a signal, a recording, or nobody, into files and live places."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from worldrt.engine.errors import InputError
+from worldrt.runtime import report, world_flags, world_opening
+from worldrt.runtime.live import offline, replay
+from worldrt.runtime.live.latency import Latencies
+from worldrt.runtime.live.pace import PaceOptions
+from worldrt.runtime.live.places import open_live
+from worldrt.runtime.live.session import WorldSession
+from worldrt.runtime.live.stamps import LiveFrame
+from worldrt.runtime.live.steering import Written
+from worldrt.runtime.live.world import World
+from worldrt.runtime.observer import Observer
+from worldrt.runtime.progress import Bars, Plain
+from worldrt.runtime.safety.base import Guard
+from worldrt.runtime.sinks.base import VideoFormat, Write, open_sink
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make what the flags say; returns the exit code."""
+    world_flags.check(args)
+    world, guard = world_opening.open_world(args)
+    with ExitStack() as stack:
+        log = None
+        if args.record is not None:
+            log = stack.enter_context(closing(replay.Recording(args.record, world.facts())))
+        session, prompt, frames = _session(args, world, guard, log)
+        stack.callback(session.stop)
+        result = _made(args, session, prompt, frames)
+        if log is not None and log.problem:
+            print(f"warning: {log.problem}", file=sys.stderr)
+    print(json.dumps(result, indent=1) if args.json else _line(result))
+    return 0
+
+
+def _session(
+    args: argparse.Namespace, world: World, guard: Guard | None, log: replay.Recording | None
+) -> tuple[WorldSession, str, int | None]:
+    """The session, its prompt, and how many frames it has, where that is known."""
+    options: dict[str, Any] = {"log": log}
+    if not args.to:
+        options["pace"] = PaceOptions(None)  # into a file, as fast as it goes
+    if args.replay is not None:
+        script = _script(args, world)
+        pace = options.pop("pace", None) or PaceOptions(args.fps or float(world.video.fps), args.late)
+        session = replay.replaying(world, script, pace=pace, guard=guard)
+        return session, script.prompt, script.frames
+    if args.length is None:
+        return world_opening.open_session(args, world, guard, **options), args.prompt, None
+    base, stream = offline.signals(world, args.length, args.control_signal, args.control_seed)
+    options |= {"steering": Written(stream, -world.schedule.given, endless=True), "base": base}
+    return world_opening.open_session(args, world, guard, **options), args.prompt, offline.frames_of(world, args.length)
+
+
+def _script(args: argparse.Namespace, world: World) -> replay.Script:
+    """The last world of a recording that was shown."""
+    facts, scripts = replay.read(args.replay)
+    replay.check_model(facts, world)
+    whole = [script for script in scripts if script.frames]
+    if not whole:
+        raise InputError(f"{args.replay}: it was cut short before a world ended, so its length is not known")
+    return whole[-1]
+
+
+def _made(args: argparse.Namespace, session: WorldSession, prompt: str, frames: int | None) -> dict[str, Any]:
+    """Run a session into its places; what became of it as JSON data."""
+    observer: Observer = Plain() if args.quiet or args.json else Bars()
+    video = replace(session.video, frames=frames, quality=args.quality)
+    latencies, began_s = Latencies(), time.monotonic()
+    made = 0
+    states = []
+    with observer, _file(args, video) as write:
+        output = None
+        if args.to:
+            passed = latencies.passed
+            output = open_live(args.to, video, overwrite=args.overwrite, passed=passed, warn=observer.warn)
+        try:
+            session.start(prompt)
+            for frame in _frames(session, frames):
+                made += 1
+                write(frame.picture)
+                latencies.add(frame.stamps)
+                if output is not None:
+                    output.put(frame)
+                if frames is not None:
+                    observer.progress("frames", made, frames)
+        except KeyboardInterrupt:
+            if frames is not None:
+                raise
+        finally:
+            if output is not None:
+                states = [str(state) for state in output.close()]
+    seconds = time.monotonic() - began_s
+    places = [place for place in (args.save_path, *args.to) if place]
+    pacer = session.pacer
+    return {
+        "places": places,
+        "frames": made,
+        "width": video.width,
+        "height": video.height,
+        "seconds": round(seconds, 3),
+        "late": pacer.late,
+        "dropped": session.dropped,
+        "states": states,
+        "latency_ms": latencies.summary(),
+    }
+
+
+def _file(args: argparse.Namespace, video: VideoFormat) -> AbstractContextManager[Write]:
+    if args.save_path is None:
+        return nullcontext(lambda picture: None)
+    return open_sink(args.save_path, video, overwrite=args.overwrite)
+
+
+def _frames(session: WorldSession, count: int | None) -> Iterator[LiveFrame]:
+    return islice(session.frames(), count)
+
+
+def _line(result: dict[str, Any]) -> str:
+    places = ", ".join(report.plain(str(place)) for place in result["places"])
+    rate = result["frames"] / max(result["seconds"], 1e-3)
+    late = f", {result['dropped']} dropped" if result["dropped"] else ""
+    return f"{places}: {result['frames']} frames, {result['width']}x{result['height']}, {rate:.1f} fps{late}"

@@ -1,0 +1,78 @@
+"""From flags to a world whose bundles are opened, and to a session that is not started yet."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from worldrt.engine.bundle import read_manifest
+from worldrt.engine.errors import InputError
+from worldrt.runtime import model_flags, safety_flags, world_flags
+from worldrt.runtime.images import cover
+from worldrt.runtime.live.model import Picture
+from worldrt.runtime.live.session import WorldSession
+from worldrt.runtime.live.steering import Wheel
+from worldrt.runtime.live.world import TASK, World
+from worldrt.runtime.locate import all_bundles
+from worldrt.runtime.models import Models
+from worldrt.runtime.safety.base import Guard
+from worldrt.runtime.sources.base import check_file, open_source, stacked
+
+FIRST_FRAMES = 129
+"""Frames that are read of a video to go on from, at most."""
+
+
+def open_world(args: argparse.Namespace) -> tuple[World, Guard | None]:
+    """The world that the flags describe, and what looks at its prompts; no graph is loaded. Raises `InputError` or
+    `BundleError`."""
+    if args.init_video is not None:
+        check_file(args.init_video)
+    if not args.bundle:
+        args.bundle = [str(find(args.model))]
+    models = model_flags.open_models(args)
+    guard = safety_flags.make(args, models)
+    base = None
+    if args.base_bundle is not None:
+        execution = models.execution
+        base = Models.open(
+            [args.base_bundle], backend=execution.backend, device=execution.device, options=execution.options
+        )
+    options: dict[str, Any] = {"guidance": args.guidance_scale, "base": base, "base_steps": args.base_steps}
+    world = World(models, size=world_flags.size(args.size), **options)
+    if args.init_video is None:
+        return world, guard
+    width, height = world.video.width, world.video.height
+    return World(models, size=(width, height), init=first_frames(args, width, height), **options), guard
+
+
+def open_session(args: argparse.Namespace, world: World, guard: Guard | None, **options: Any) -> WorldSession:
+    """A live session; `options` are further ones of `WorldSession`."""
+    pace = world_flags.pace(args)
+    pace = pace if pace.fps is not None else replace(pace, fps=float(world.video.fps))
+    wheel = Wheel(world.controls, args.idle, args.seed)
+    return WorldSession(world, **{"seed": args.seed, "pace": pace, "steering": wheel, "guard": guard} | options)
+
+
+def first_frames(args: argparse.Namespace, width: int, height: int) -> Picture:
+    """The beginning of the video to go on from, in the world's size; a picture is a video of one frame."""
+    frames = islice(open_source(args.init_video, args.input_reader).frames(), FIRST_FRAMES)
+    return stacked(args.init_video, (cover(frame[None], width, height)[0] for frame in frames), 1)
+
+
+def find(name: str | None) -> Path:
+    """The bundle of a world: that of a name, or the only one there is. Raises `InputError` that says what to run."""
+    there = [folder for folder in all_bundles() if TASK in read_manifest(folder).denoisers]
+    found = there
+    if name is not None:
+        found = [folder for folder in there if name in (folder.name, read_manifest(folder).variant)]
+        found = found or [folder for folder in there if name in folder.name.split("-")]
+    if len(found) == 1:
+        return found[0]
+    how = "make one with: trt-export --model nano-matrix -o bundles/nano-matrix (a small untrained model)"
+    names = ", ".join(folder.name for folder in there)
+    if not found:
+        raise InputError(f"no bundle of a world{f' named {name}' if name else ''} here ({names or 'none'}); {how}")
+    raise InputError(f"several bundles of worlds ({names}); choose one with --model or --bundle")
