@@ -265,10 +265,12 @@ def test_prompt_run_snapshot_and_restore(tmp_path):
             await client.ask(5, type="run", running=True)
             await client.until(lambda: world.x > place[0])
             await client.send(type="control", keys="")
+            await client.ask(8, type="prompt", text="sun")
+            await client.until(lambda: client.state["prompt"] == "sun")
             assert (await client.ask(6, type="restore", snapshot=number))["type"] == "done"
             assert (await client.ask(7, type="restore", snapshot=99))["status"] == 404
             assert (world.x, world.y) == place
-            assert client.state["prompt"] == "rain tonight"
+            await client.until(lambda: client.state["prompt"] == "rain tonight")
 
     run(test())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,17 +37,16 @@ class Broadcast:
         self, metrics: Metrics, places: Sequence[str] = (), *, overwrite: bool = False, warn: Callable[[str], None]
     ) -> None:
         self._metrics, self._places, self._overwrite, self._warn = metrics, places, overwrite, warn
-        self._jpeg: JpegEncoder | None = None
         self._pictures: Fanout[Picture] = Fanout()
         self.output: LiveOutput | None = None
         self.video: VideoFormat | None = None
 
     def open(self, video: VideoFormat) -> None:
         """Open the encoder and the places. Raises `InputError` or `OutputError`."""
-        self._jpeg, self.video = JpegEncoder(video), video
-        places, overwrite = self._places, self._overwrite
-        callbacks = [self._take_for_jpeg]
-        self.output = open_live(places, video, overwrite=overwrite, callbacks=callbacks, encode=True, warn=self._warn)
+        output = open_live(self._places, video, overwrite=self._overwrite, encode=True, warn=self._warn)
+        self._jpegs = threading.Thread(target=self._make_jpegs, args=(output.frames.reader(2), JpegEncoder(video)))
+        self._jpegs.start()
+        self.video, self.output = video, output
 
     def take(self, frame: LiveFrame) -> None:
         """Give a frame to everyone. Never waits."""
@@ -79,11 +79,12 @@ class Broadcast:
         """End what is read, and finish the places."""
         if self.output is not None:
             self.output.close()
+            self._jpegs.join()
         self._pictures.close()
 
-    def _take_for_jpeg(self, frame: LiveFrame) -> None:
-        """In a thread of its own."""
-        if self._pictures.readers and self._jpeg is not None and self.video is not None:
-            data = self._jpeg.encode(frame)
-            pts = round(frame.index * CLOCK_HZ / self.video.fps)
-            self._pictures.put(Picture(data, pts, frame.stamps.at(encoded=time.monotonic())))
+    def _make_jpegs(self, frames: Reader[LiveFrame], encoder: JpegEncoder) -> None:
+        """In a thread of its own, and only while somebody looks."""
+        for frame in frames:
+            if self._pictures.readers:
+                data, pts = encoder.encode(frame), round(frame.index * CLOCK_HZ / encoder.fps)
+                self._pictures.put(Picture(data, pts, frame.stamps.at(encoded=time.monotonic())))

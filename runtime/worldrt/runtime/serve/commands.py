@@ -14,7 +14,6 @@ from worldrt.runtime.serve.keys import control_of
 from worldrt.runtime.serve.metrics import Metrics
 from worldrt.runtime.serve.recorder import Recorder
 from worldrt.runtime.serve.wheel import Wheel
-from worldrt.runtime.serve.world import World
 
 LONGEST_PROMPT = 2000
 MOST_SNAPSHOTS = 4
@@ -35,7 +34,7 @@ class Commands:
 
     def __init__(self, host: Host, wheel: Wheel, recorder: Recorder, metrics: Metrics) -> None:
         self._host, self._wheel, self._recorder, self._metrics = host, wheel, recorder, metrics
-        self._snapshots: dict[int, Any] = {}
+        self._snapshots: dict[int, tuple[str, Any]] = {}
         self._numbers = itertools.count(1)
 
     async def perform(self, name: str, body: Mapping[str, Any], who: str) -> dict[str, Any]:
@@ -90,7 +89,7 @@ class Commands:
     async def _snapshot(self) -> int:
         state = await self._done(lambda: self._host.call(lambda world: world.snapshot()))
         number = next(self._numbers)
-        self._snapshots[number] = state
+        self._snapshots[number] = self._host.prompt, state
         while len(self._snapshots) > MOST_SNAPSHOTS:
             del self._snapshots[min(self._snapshots)]
         return number
@@ -100,12 +99,8 @@ class Commands:
         if type(number) is not int or number not in self._snapshots:
             kept = ", ".join(map(str, self._snapshots)) or "none"
             raise Refused(404, f"no such snapshot; the newest {MOST_SNAPSHOTS} are kept: {kept}")
-        state = self._snapshots[number]
-
-        def work(world: World) -> None:
-            world.restore(state)
-
-        await self._done(lambda: self._host.call(work))
+        prompt, state = self._snapshots[number]
+        await self._done(lambda: self._host.restore(state, prompt))
 
     async def _recorded(self, on: bool) -> str | None:
         try:

@@ -106,6 +106,16 @@ class Host:
 
         return self.call(work)
 
+    def restore(self, state: Any, prompt: str) -> Future[None]:
+        """Go on from a snapshot, whose prompt was `prompt`."""
+
+        def work(world: World) -> None:
+            world.restore(state)
+            self.prompt = prompt
+            self._be("running" if self.state == "failed" else self.state)
+
+        return self.call(work)
+
     def reset(self) -> Future[None]:
         """Begin again, also after a failure."""
         return self.call(self._reset)

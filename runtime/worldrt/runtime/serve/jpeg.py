@@ -18,7 +18,7 @@ class JpegEncoder:
     """Encodes frames of a format, each by itself. For one thread."""
 
     def __init__(self, video: VideoFormat) -> None:
-        self._layout = video.pixel_format
+        self._layout, self.fps = video.pixel_format, video.fps
         self._context: Any = av.CodecContext.create("mjpeg", "w")
         self._context.width, self._context.height, self._context.pix_fmt = video.width, video.height, "yuvj420p"
         self._context.framerate = Fraction(video.fps)
