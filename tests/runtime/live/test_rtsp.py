@@ -7,16 +7,21 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 
 import av
+import numpy as np
 import pytest
 
 from worldrt.engine.errors import InputError, OutputError
+from worldrt.runtime.live.encode import AccessUnit, LiveEncoder
 from worldrt.runtime.live.places import open_live
 from worldrt.runtime.live.rtsp import connection
 from worldrt.runtime.live.rtsp.connection import Access
+from worldrt.runtime.live.rtsp.publisher import Publisher
 from worldrt.runtime.live.rtsp.relay import Relay
 from worldrt.runtime.live.sinks.rtsp import RtspPush
+from worldrt.runtime.live.stamps import LiveFrame, Stamps
 
 from ...fakes.live_world import FORMAT, are_in_a_row, state, until, watch, world
 
@@ -169,23 +174,77 @@ def test_ffmpeg_may_publish_too():
             publisher.wait(10)
 
 
+def playing(relay, path, window_bytes=None):
+    """The socket of a player that has been told that it may play."""
+    player = socket.socket()
+    if window_bytes:
+        player.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+    player.settimeout(10)
+    player.connect(("127.0.0.1", relay.port))
+    url = f"rtsp://127.0.0.1/{path}"
+    transport = "RTP/AVP/TCP;unicast;interleaved=0-1"
+    player.sendall(f"SETUP {url}/trackID=0 RTSP/1.0\r\nCSeq: 1\r\nTransport: {transport}\r\n\r\n".encode())
+    player.sendall(f"PLAY {url} RTSP/1.0\r\nCSeq: 2\r\n\r\n".encode())
+    return player
+
+
+def large(index):
+    """A key of 100 kB."""
+    return AccessUnit(index, b"\0\0\0\1\x65" + b"\x55" * 100_000, 3600 * index, True, Stamps())
+
+
 def test_a_player_that_takes_nothing_harms_nobody_and_is_let_go(monkeypatch):
-    monkeypatch.setattr(connection, "STUCK_S", 2.0)
-    monkeypatch.setattr(connection, "UNSENT_BYTES", 0)
-    with world([SERVE]) as made:
-        until(lambda: made.made > 1)
-        host = player_url(made).partition("//")[2].partition("/")[0]
-        stuck = socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])))
-        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        for number, (method, path, header) in enumerate(
-            [("SETUP", "/trackID=0", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"), ("PLAY", "", "")]
-        ):
-            stuck.sendall(f"{method} {player_url(made)}{path} RTSP/1.0\r\nCSeq: {number}\r\n{header}\r\n".encode())
-        until(lambda: state(made).detail == "1 watching")
-        assert are_in_a_row(watch(player_url(made), count=30))
-        stuck.close()
-        until(lambda: state(made).detail == "0 watching")
-        assert state(made).dropped == 0 and made.longest_s < 1
+    monkeypatch.setattr(connection, "STUCK_S", 1.0)
+    with Relay(port=0) as relay:
+        stream = relay.stream("live", lambda: None)
+        with playing(relay, "live", window_bytes=4096), playing(relay, "live") as other:
+            until(lambda: len(stream.bursts.readers) == 2)
+            taker = threading.Thread(target=lambda: [None for _ in iter(lambda: other.recv(1 << 16), b"")])
+            taker.start()
+            readers, index, longest_s = stream.bursts.readers, 0, 0.0
+            while stream.bursts.readers == readers:
+                begin = time.perf_counter()
+                stream.send(large(index))
+                index, longest_s = index + 1, max(longest_s, time.perf_counter() - begin)
+                assert index < 3000, "it is still there"
+                time.sleep(0.005)
+            (left,) = stream.bursts.readers
+            (gone,) = (reader for reader in readers if reader is not left)
+            assert gone.dropped > 10 and left.taken > 2 * gone.taken and longest_s < 0.9
+            relay.paths.remove("live", stream)
+            taker.join(10)
+            assert not taker.is_alive()
+
+
+def test_a_client_that_wants_nothing_is_let_go(monkeypatch):
+    monkeypatch.setattr(connection, "IDLE_S", 0.2)
+    with Relay(port=0) as relay, socket.create_connection(("127.0.0.1", relay.port), 10) as idle:
+        idle.sendall(b"OPTIONS * RT")
+        assert idle.recv(100) == b""
+
+
+def test_a_server_that_stops_taking_is_given_up():
+    def listen():
+        client, _ = server.accept()
+        for _ in range(3):
+            client.recv(4096)
+            client.sendall(b"RTSP/1.0 200 OK\r\nSession: 1\r\n\r\n")
+        ending.wait(20)
+        client.close()
+
+    ending, key = threading.Event(), LiveEncoder(FORMAT).encode(LiveFrame(0, np.zeros(FORMAT.shape, np.uint8)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=listen)
+        thread.start()
+        publisher = Publisher(f"rtsp://127.0.0.1:{server.getsockname()[1]}/live", key, 0.5)
+        begin_s = time.monotonic()
+        with pytest.raises(TimeoutError):
+            for index in range(10_000):
+                publisher.send(large(index))
+        publisher.close()
+        assert time.monotonic() - begin_s < 10
+        ending.set()
+        thread.join()
 
 
 def test_no_picture_waits_for_an_acknowledgement(monkeypatch):
@@ -261,6 +320,7 @@ def test_what_the_server_does_not_do_it_says():
     ("place", "error", "text"),
     [
         ("rtsp://", InputError, "expected rtsp://HOST:PORT/PATH"),
+        ("rtsp:/u:p@h/x", InputError, "'h/x': expected NAME.mp4"),
         ("rtsp://h:99999/x", InputError, "cannot be read"),
         ("rtsp-serve://0.0.0.0:0/live", InputError, "give a user and a password"),
         ("rtsp-serve://203.0.113.7:0/live", InputError, "give a user and a password"),

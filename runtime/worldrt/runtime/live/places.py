@@ -69,7 +69,7 @@ def open_place(place: str, video: VideoFormat, *, overwrite: bool = False) -> Li
         try:
             key, path = split_place(place)
         except InputError as error:
-            raise InputError(f"'{place}': {PLACES}") from error
+            raise InputError(f"'{place.rpartition('@')[2]}': {PLACES}") from error  # a mistyped URL may have a password
         if key not in live:
             return Pictures(place, video, overwrite=overwrite)
         place = str(path)

@@ -19,6 +19,7 @@ from worldrt.runtime.live.rtsp.wire import Interleaved, ProtocolError, Request
 PLAYER_BURSTS = 16
 UNSENT_BYTES = 64 * 1024  # above that a player is slow, and its ring fills
 STUCK_S = 10.0  # a player that takes nothing for so long is let go
+IDLE_S = 10.0  # of a client that wants nothing yet
 SESSION_S = 60  # what clients are told: over UDP they have to show that they live
 METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
 Send = Callable[[list[bytes]], None]
@@ -72,9 +73,11 @@ class Client:
 
     async def _next(self) -> Request | Interleaved | None:
         """Raises `ProtocolError`; None where nothing more comes."""
-        plays_tcp = self._playing is not None and not self._udp  # has a limit of its own: `STUCK_S`
+        limit_s: float | None = IDLE_S if self._send is None else 1.5 * SESSION_S
+        if self._playing is not None and not self._udp:
+            limit_s = None  # a player by TCP has a limit of its own: `STUCK_S`
         try:
-            return await asyncio.wait_for(wire.read(self.reader), None if plays_tcp else 1.5 * SESSION_S)
+            return await asyncio.wait_for(wire.read(self.reader), limit_s)
         except asyncio.TimeoutError:
             return None
 
