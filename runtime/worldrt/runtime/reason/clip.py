@@ -12,7 +12,6 @@ from worldrt.runtime.reason.chat import Frames
 from worldrt.runtime.reason.pictures import scaled
 from worldrt.runtime.reason.vision import FRAME_PX, TOKEN_PX, fitted
 from worldrt.runtime.sources.base import open_source
-from worldrt.runtime.sources.media import opened
 
 FPS = 16.0  # and as many pixels as 8192 tokens stand for: what Cosmos-Reason1 is asked with by the official script
 MOST_PX = 8192 * TOKEN_PX
@@ -55,6 +54,8 @@ def chosen(total: int, rate: float) -> list[int]:
 
 def _facts(path: Path) -> tuple[int, float]:
     """Frames, and frames per second, by what lies in the file and not by what its header claims."""
+    from worldrt.runtime.sources.media import opened  # brings PyAV, which who imports worldrt.runtime may not need
+
     with opened(path) as media:
         total = sum(1 for packet in media.packets() if packet.size)
         rate = float(media.stream.average_rate or 0)
