@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -62,7 +64,7 @@ def process(*flags):
 
 def address(made):
     line = made.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    found = re.search(r"https?://127\.0\.0\.1:\d+/", line)
     assert found, line + made.stderr.read()
     return found[0]
 
@@ -107,6 +109,30 @@ def test_beyond_this_machine_it_wants_a_token_which_it_does_not_print():
         made.send_signal(signal.SIGTERM)
         out, error = made.communicate(timeout=30)
     assert made.returncode == 0 and "a-secret" not in shown + out + error
+
+
+def certificate(folder, name):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "1"]
+    subprocess.run([*command, "-out", cert, "-keyout", key], check=True, capture_output=True)
+    return cert, key
+
+
+def test_it_speaks_https_with_a_certificate_and_refuses_the_key_of_another(tmp_path):
+    cert, key = certificate(tmp_path, "ours")
+    with process("--tls_cert", cert, "--tls_key", key) as made:
+        url = address(made)
+        assert url.startswith("https://")
+        trusted = ssl.create_default_context(cafile=str(cert))
+        trusted.check_hostname = False
+        with urllib.request.urlopen(f"{url}healthz", context=trusted) as answer:
+            assert json.load(answer) == {"alive": True}
+        made.send_signal(signal.SIGTERM)
+        assert made.wait(30) == 0
+    with pytest.raises(InputError, match="cannot be used with its key"):
+        serve_flags.tls(parsed("--tls_cert", str(cert), "--tls_key", str(certificate(tmp_path, "theirs")[1])))
 
 
 def parsed(*flags):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 HELLO_S = 10.0
+HEARTBEAT_S = 15.0
 COMMANDS_PER_S, COMMANDS_BURST = 10.0, 20.0
 MOST_GARBAGE = 20
 BREATHE_EVERY = 32
@@ -194,4 +195,4 @@ def make_socket() -> web.WebSocketResponse:
     """A socket that refuses what is too large, and notices who is gone."""
     from aiohttp import web
 
-    return web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=15.0, compress=False, timeout=2.0)
+    return web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=HEARTBEAT_S, compress=False, timeout=2.0)
