@@ -41,7 +41,7 @@ def add_command(commands: Any) -> None:
         action="append",
         default=[],
         metavar="PLACE",
-        help="rtsp://HOST/PATH, world.mp4, null:; several, in time",
+        help="rtsp://HOST/PATH, rtsp-serve://127.0.0.1:8554/PATH, world.mp4, png:FOLDER, null:; several, in time",
     )
     add("--idle", choices=("neutral", "hold", "random"), default="neutral", help="without a key: stand, go on, or draw")
     add("--fps", type=float, help="frames per second; the model's own by default")
