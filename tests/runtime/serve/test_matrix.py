@@ -1,0 +1,39 @@
+"""The page over a real session: the nano model of The Matrix in its queue, decoded as it goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from worldrt.runtime.live.pace import PaceOptions
+from worldrt.runtime.live.session import WorldSession
+from worldrt.runtime.live.world import World
+from worldrt.runtime.models import Models
+
+from ..live.conftest import nano_matrix, nano_matrix_bundle  # noqa: F401  # fixtures
+from .client import served_in_thread
+from .test_page import chromium, numbers, pages, until, until_drawn  # noqa: F401  # fixtures
+
+
+@pytest.fixture
+def session(nano_matrix):  # noqa: F811
+    world = World(Models.open([nano_matrix]))
+    return WorldSession(world, pace=PaceOptions(16.0))
+
+
+def test_a_world_of_the_matrix_is_watched_steered_told_and_reset(pages, tmp_path, session):  # noqa: F811
+    with served_in_thread(tmp_path, session) as (url, hub):
+        page = pages(url)
+        until_drawn(page)
+        first = page.evaluate("document.getElementById('picture').toDataURL()")
+        page.keyboard.down("a")
+        until(page, "worldrt.numbers.answered >= 1")
+        assert page.evaluate("document.getElementById('picture').toDataURL()") != first
+        page.keyboard.up("a")
+        until(page, "worldrt.numbers.answered >= 2")
+        assert hub.metrics.latency_ms() is not None
+        page.locator("#prompt").fill("A desert at night")
+        page.keyboard.press("Enter")
+        until(page, "document.getElementById('prompt').placeholder === 'A desert at night'")
+        page.locator("#reset").click()
+        until_drawn(page)
+        assert numbers(page)["state"]["state"] == "running"
