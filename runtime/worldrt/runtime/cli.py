@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldrt.engine.cli import Parser, run
-from worldrt.runtime import bestofn_flags, compare_cli, flags, repeat, world_flags
+from worldrt.runtime import bestofn_flags, compare_cli, flags, repeat, serve_flags, world_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +23,7 @@ def build_parser(defaults: Mapping[str, Any] | None = None) -> Parser:
     for task in flags.TASKS:
         flags.add_task(commands, task, defaults or {})
     world_flags.add_command(commands)
+    serve_flags.add_command(commands)
     bestofn_flags.add(commands)
     compare_cli.add(commands)
     inspect = commands.add_parser("inspect", help="what a bundle holds, and whether it is whole")
@@ -51,6 +52,10 @@ def _main(argv: Sequence[str] | None) -> int:
         from worldrt.runtime import world_cli
 
         return world_cli.run(args)
+    if args.verb == "serve":
+        from worldrt.runtime import serve_cli
+
+        return serve_cli.run(args)
     if args.verb == "compare":
         return compare_cli.run(args)
     if args.verb == "doctor":

@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from worldrt.runtime.serve.hub import Hub
     from worldrt.runtime.serve.world import World
 
-ABOUT = (
-    "Show a world on a page, and let one viewer at a time steer it with W, A, S and D. Open the address that is "
-    "printed; Ctrl-C ends it."
-)
 STUCK = 1
 LIBRARIES = ("aiohttp", "prometheus_client")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the world that the flags describe; the exit code. Mistakes are found before anything is loaded."""
+    from worldrt.runtime import world_flags, world_opening
+
+    world_flags.check_shared(args)
+    world, guard = world_opening.open_world(args)
+    if guard is not None:
+        guard.check_text(args.prompt)
+
+    def opened() -> World:
+        world.load()
+        return world_opening.open_session(args, world, guard)
+
+    return serve(args, opened, args.prompt)
 
 
 def serve(args: argparse.Namespace, open_world: Callable[[], World], prompt: str = "") -> int:

@@ -1,4 +1,4 @@
-"""The flags of `trt-run serve` that are about the server. Those of the world are the flags of `trt-run world`."""
+"""The flags of `trt-run serve`: those of the server here, those of the world as `trt-run world` has them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,32 @@ import argparse
 import os
 import ssl
 from pathlib import Path
+from typing import Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
+from worldrt.runtime import world_flags
 
 TOKEN_VARIABLE = "WORLDRT_AUTH_TOKEN"
 MOST_VIEWERS = 1000
 
 
+ABOUT = (
+    "Show a world on a page, and let one viewer at a time steer it with W, A, S and D. Open the address that is "
+    "printed; Ctrl-C ends it."
+)
+
+
+def add_command(commands: Any) -> None:
+    """The subcommand `serve`."""
+    parser: Parser = commands.add_parser("serve", help="a page to watch and steer a world", description=ABOUT)
+    add(parser)
+    world_flags.add_shared(parser)
+    parser.set_defaults(verb="serve")
+
+
 def add(parser: Parser) -> None:
-    """Add the groups of flags."""
+    """Add the groups of the server."""
     add = parser.add_argument_group("where it listens, and to whom").add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine only)")
     add("--port", type=int, default=8000, help="port (%(default)d); 0 for any that is free")

@@ -1,4 +1,4 @@
-"""The flags of `trt-run world`."""
+"""The flags of `trt-run world`, and those of them that `trt-run serve` has too."""
 
 from __future__ import annotations
 
@@ -21,20 +21,12 @@ DEFAULT_PLACE = "output/world.mp4"
 def add_command(commands: Any) -> None:
     """The subcommand `world`."""
     parser: Parser = commands.add_parser("world", help="an endless world, into a file or live", description=ABOUT)
-    add = parser.add_argument_group("the world").add_argument
-    add("--model", metavar="NAME", help="a bundle of the folder bundles, such as nano-matrix; the only one by default")
-    add("--prompt", default=PROMPT, help="what the world is")
+    add = parser.add_argument_group("what is made of it").add_argument
     add("--length", type=int, metavar="SECONDS", help="how long it lasts; without it, live until Ctrl-C")
     add(
         "--control_signal", metavar="D,D,DL,...", help="a control for each latent frame, 4 a second; the rest is random"
     )
     add("--control_seed", type=int, default=CONTROL_SEED, help="of random controls (%(default)d)")
-    add("--seed", type=int, default=0, help="of all noise (%(default)d)")
-    add("--guidance_scale", type=float, metavar="S", help="x0 = u + S (c - u); the model's own by default")
-    add("--size", metavar="WxH", help="width and height in pixels; the model's own by default")
-    add("--init_video", type=Path, metavar="FILE", help="a video or picture whose beginning the world goes on from")
-    add("--base_bundle", metavar="DIR", help="a bundle whose model makes the clip that the world goes on from")
-    add("--base_steps", type=int, metavar="N", help="sampler steps of that clip")
     add = parser.add_argument_group("live").add_argument
     add(
         "--to",
@@ -43,9 +35,6 @@ def add_command(commands: Any) -> None:
         metavar="PLACE",
         help="rtsp://HOST/PATH, rtsp-serve://127.0.0.1:8554/PATH, world.mp4, png:FOLDER, null:; several, in time",
     )
-    add("--idle", choices=("neutral", "hold", "random"), default="neutral", help="without a key: stand, go on, or draw")
-    add("--fps", type=float, help="frames per second; the model's own by default")
-    add("--late", choices=("slow", "drop"), default="slow", help="of frames that come too late: show all, or drop some")
     add("--record", type=Path, metavar="FILE", help="record the session, to be replayed")
     add("--replay", type=Path, metavar="FILE", help="make the frames of a recorded session again")
     add = parser.add_argument_group("where it goes").add_argument
@@ -54,18 +43,42 @@ def add_command(commands: Any) -> None:
     add("--overwrite", action="store_true", help="replace what is there")
     add("--json", action="store_true", help="print the result as JSON")
     add("--quiet", action="store_true", help="no progress")
+    add_shared(parser)
+    parser.set_defaults(verb="world")
+
+
+def add_shared(parser: Parser) -> None:
+    """Which world it is, how it runs in time, and which models make it."""
+    add = parser.add_argument_group("the world").add_argument
+    add("--model", metavar="NAME", help="a bundle of the folder bundles, such as nano-matrix; the only one by default")
+    add("--prompt", default=PROMPT, help="what the world is")
+    add("--seed", type=int, default=0, help="of all noise (%(default)d)")
+    add("--guidance_scale", type=float, metavar="S", help="x0 = u + S (c - u); the model's own by default")
+    add("--size", metavar="WxH", help="width and height in pixels; the model's own by default")
+    add("--init_video", type=Path, metavar="FILE", help="a video or picture whose beginning the world goes on from")
+    add("--base_bundle", metavar="DIR", help="a bundle whose model makes the clip that the world goes on from")
+    add("--base_steps", type=int, metavar="N", help="sampler steps of that clip")
+    add = parser.add_argument_group("in time").add_argument
+    add("--idle", choices=("neutral", "hold", "random"), default="neutral", help="without a key: stand, go on, or draw")
+    add("--fps", type=float, help="frames per second; the model's own by default")
+    add("--late", choices=("slow", "drop"), default="slow", help="of frames that come too late: show all, or drop some")
     input_flags.add(parser)
     model_flags.add(parser)
     safety_flags.add(parser)
-    parser.set_defaults(verb="world")
 
 
 def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for what cannot be used, before anything is opened."""
+    check_shared(args)
+    check_quality(args.quality)
+    _check_made(args)
+
+
+def check_shared(args: argparse.Namespace) -> None:
+    """`check` of what `add_shared` adds."""
     model_flags.check(args)
     input_flags.check(args)
     safety_flags.check(args)
-    check_quality(args.quality)
     pace(args)
     size(args.size)
     if not 0 <= args.seed < 2**32:
@@ -74,7 +87,6 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--base_steps: expected 1 to 1000, got {args.base_steps}")
     if args.init_video and args.base_bundle:
         raise InputError("--init_video: the world goes on from it, so --base_bundle has no effect; leave one out")
-    _check_made(args)
 
 
 def _check_made(args: argparse.Namespace) -> None:
