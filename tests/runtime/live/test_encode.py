@@ -66,6 +66,16 @@ def test_keys_carry_parameter_sets_and_come_at_least_once_a_second():
         assert (7 in kinds and 8 in kinds and 5 in kinds) if unit.key else (1 in kinds and 5 not in kinds)
 
 
+def test_a_slow_world_has_a_key_each_second_too():
+    now_s = 0.0
+    encode = encoder(clock=lambda: now_s)
+    keys = []
+    for index in range(12):
+        now_s = index * 0.3
+        keys.append(encode.encode(LiveFrame(index, flat(index))).key)
+    assert [index for index, key in enumerate(keys) if key] == [0, 4, 8]
+
+
 def test_a_key_that_is_asked_for_comes_next_but_a_flood_is_thinned():
     encode = encoder(gop_s=60)
     keys = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64decode
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from worldrt.runtime.live.encode import LiveEncoder
 from worldrt.runtime.live.rtsp.authentication import authorization, is_allowed
-from worldrt.runtime.live.rtsp.rtp import Collector, Packetizer, describe, nal_units, numbered, published
+from worldrt.runtime.live.rtsp.rtp import Collector, LiveTime, Packetizer, describe, nal_units, numbered, published
 from worldrt.runtime.live.stamps import LiveFrame
 from worldrt.runtime.sinks.base import VideoFormat
 
@@ -59,6 +60,20 @@ def test_units_come_back_as_they_went(pairs, pts):
     collect = Collector(h264=True)
     bursts = [collect(packet) for packet in burst.packets]
     assert bursts[:-1] == [None] * (len(bursts) - 1) and bursts[-1] == burst
+
+
+def test_times_are_even_while_a_world_keeps_pace_and_follow_the_clock_where_it_does_not():
+    steady, rng = LiveTime(), np.random.default_rng(0)
+    times = [steady.of(5625 * i, 100 + i / 16 + rng.uniform(0, 0.09)) for i in range(50)]
+    assert np.diff(times).tolist() == [5625] * 49
+    slow = LiveTime()
+    times = [slow.of(5625 * i, 100 + i / 4) for i in range(50)]
+    assert times == [9_000_000 + 22_500 * i for i in range(50)]
+    stalled = LiveTime()
+    clock = [*range(10), *[200] * 5, *range(201, 220)]  # in sixteenths of a second
+    times = [stalled.of(5625 * i, now / 16) for i, now in enumerate(clock)]
+    assert all(a < b for a, b in pairwise(times))
+    assert all(abs(time / 5625 - now) <= 2 for time, now in zip(times, clock, strict=True))
 
 
 def test_sequence_numbers_go_round():

@@ -52,9 +52,9 @@ class LiveEncoder:
     """Encodes frames of a format, one access unit for each. Not for several threads at once, but for `request_key`.
 
     `name` is the encoder that opened and `refused` says, one line each, why those before it did not. `gop_s` is the
-    longest time without a key. Times follow the frames' indices at the nominal rate, so a dropped frame leaves a gap;
-    where the index goes back (a reset) time goes on. Raises `InputError` for odd sizes, `OutputError` where no
-    encoder opens.
+    longest time without a key, of the stream and of the clock. Times follow the frames' indices at the nominal rate, so
+    a dropped frame leaves a gap; where the index goes back (a reset) time goes on. Raises `InputError` for odd sizes,
+    `OutputError` where no encoder opens.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class LiveEncoder:
         if video.width % 2 or video.height % 2:
             raise InputError(f"live video: H.264 needs an even width and height, got {video.width}x{video.height}")
         self.video, self.refused = video, list[str]()
-        self._gop = max(1, round(gop_s * video.fps))
+        self._gop_s, self._gop = gop_s, max(1, round(gop_s * video.fps))
         self._left, self._clock = list(encoders), clock
-        self._key_wanted, self._since_key = False, 0
+        self._key_wanted, self._since_key, self._key_s = False, 0, clock()
         self._ticks = _Ticks(Fraction(CLOCK_HZ, video.fps))
         self.name, self._context = self._opened()
 
@@ -87,6 +87,7 @@ class LiveEncoder:
         planes = _planes(frame.picture, self.video)
         pts = self._ticks.of(frame.index)
         key = self._key_wanted and self._since_key >= KEY_GAP_S * self.video.fps
+        key = key or self._clock() - self._key_s >= self._gop_s
         while True:
             try:
                 data, is_key = self._encode(planes, pts, key)
@@ -95,7 +96,7 @@ class LiveEncoder:
                 self.refused.append(f"{self.name}: {_reason(error)}")
                 self.name, self._context = self._opened()
         if is_key:
-            self._key_wanted, self._since_key = False, 0
+            self._key_wanted, self._since_key, self._key_s = False, 0, self._clock()
         self._since_key += 1
         return AccessUnit(frame.index, data, pts, is_key, frame.stamps.at(encoded=self._clock()))
 

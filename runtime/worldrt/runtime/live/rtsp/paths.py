@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 from worldrt.runtime.live.encode import AccessUnit
 from worldrt.runtime.live.fanout import Fanout
-from worldrt.runtime.live.rtsp.rtp import Burst, Packetizer, describe
+from worldrt.runtime.live.rtsp.rtp import Burst, LiveTime, Packetizer, describe
 
 SDP_WAIT_S = 5.0
 
@@ -19,13 +20,13 @@ class Stream:
     def __init__(self, sdp: bytes | None = None, want_key: Callable[[], None] = lambda: None) -> None:
         self.sdp = sdp
         self.bursts: Fanout[Burst] = Fanout(is_key=lambda burst: burst.key, want_key=want_key)
-        self._packetize = Packetizer()
+        self._packetize, self._time = Packetizer(), LiveTime()
 
     def send(self, unit: AccessUnit) -> None:
         """Give a picture to whoever plays."""
         if unit.key:
             self.sdp = describe(unit.data) or self.sdp
-        self.bursts.put(self._packetize(unit.data, unit.pts))
+        self.bursts.put(self._packetize(unit.data, self._time.of(unit.pts, time.monotonic())))
 
     async def described(self) -> bytes | None:
         """The SDP; waits a while where no key has come yet."""

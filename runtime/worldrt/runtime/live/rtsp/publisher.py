@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from worldrt.runtime.live.encode import AccessUnit
 from worldrt.runtime.live.rtsp.authentication import authorization
-from worldrt.runtime.live.rtsp.rtp import Packetizer, describe, numbered
+from worldrt.runtime.live.rtsp.rtp import LiveTime, Packetizer, describe, numbered
 from worldrt.runtime.live.rtsp.wire import interleaved
 
 DEFAULT_PORT = 554
@@ -35,7 +35,7 @@ class Publisher:
         self._user = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
         self._url = f"rtsp://{host}" + (f":{parts.port}" if parts.port else "") + parts.path
         self._count, self._challenge, self._headers = 0, "", {"User-Agent": "worldrt"}
-        self._timeout_s, self._packetize, self._number = timeout_s, Packetizer(), 0
+        self._timeout_s, self._packetize, self._time, self._number = timeout_s, Packetizer(), LiveTime(), 0
         sdp = describe(first.data)
         if sdp is None:
             raise ValueError("first: expected a key with parameter sets")
@@ -54,7 +54,8 @@ class Publisher:
         if time.monotonic() - self._told_s > ALIVE_S:
             self._told_s = time.monotonic()
             self._write("OPTIONS", self._url, {})
-        packets = numbered(self._packetize(unit.data, unit.pts).packets, self._number)
+        at = self._time.of(unit.pts, time.monotonic())
+        packets = numbered(self._packetize(unit.data, at).packets, self._number)
         self._number = (self._number + len(packets)) & 0xFFFF
         self._socket.sendall(b"".join(interleaved(0, packet) for packet in packets))
 

@@ -8,8 +8,11 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from worldrt.runtime.live.encode import CLOCK_HZ
+
 PAYLOAD_TYPE = 96
 PAYLOAD_BYTES = 1400  # fits into an Ethernet frame with all its headers
+SLACK_S = 0.1  # a picture may come so much earlier or later than it is due
 BURST_BYTES = 8 << 20
 IDR, SPS, PPS, STAP_A, FU_A = 5, 7, 8, 24, 28
 _START = re.compile(rb"\x00\x00\x00?\x01")
@@ -26,6 +29,23 @@ class Burst:
 def numbered(packets: Sequence[bytes], first: int) -> list[bytes]:
     """Packets with their sequence numbers, from `first` on."""
     return [packet[:2] + ((first + i) & 0xFFFF).to_bytes(2, "big") + packet[4:] for i, packet in enumerate(packets)]
+
+
+class LiveTime:
+    """RTP times of pictures: the stream's own, which are even, as long as it keeps pace with the clock; where a world
+    is slower (or makes up for it) than it says, the clock's. Players who trust them would else buffer more and more."""
+
+    def __init__(self) -> None:
+        self._offset: int | None = None
+        self._last = -1
+
+    def of(self, pts: int, now_s: float) -> int:
+        """Always rising; `now_s` is monotonic."""
+        now = round(now_s * CLOCK_HZ)
+        if self._offset is None or abs(pts + self._offset - now) > SLACK_S * CLOCK_HZ:
+            self._offset = now - pts
+        self._last = max(self._last + 1, pts + self._offset)
+        return self._last
 
 
 class Packetizer:
