@@ -119,7 +119,8 @@ def test_every_command_of_the_page_runs(here, command):
         with av.open(str(place)) as container:
             frames = sum(1 for _ in container.decode(video=0))
         overlap = args.num_conditional_frames if task == "video2world" else 1
-        expected = 9 + (args.num_chunks - 1) * (9 - overlap) if task != "text2image" else 1
+        chunks = 1 if task == "text2image" else args.num_chunks or max(1, len(args.chunk_prompts))
+        expected = 1 if task == "text2image" else 9 + (chunks - 1) * (9 - overlap)
         assert frames == expected, place
         assert json.loads(place.with_suffix(".json").read_text())["task"] == task
     if task == "bestofn":
