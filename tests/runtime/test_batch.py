@@ -98,7 +98,7 @@ BAD_ITEMS = [
     ({"prompt": "x", "output_video": "x.mp4", "num_frames": 8}, "multiple of 4, got 8"),
     ({"prompt": "", "output_video": "x.mp4"}, "prompt: it is empty"),
     ({"prompt": "x", "output_video": "x.mp4", "distill_steps": 7}, "expected 1 to 4 steps, got 7"),
-    ({"prompt": "x", "output_video": "x.mp4", "num_chunks": 0}, "num_chunks: expected 1 or more, got 0"),
+    ({"prompt": "x", "output_video": "x.mp4", "num_chunks": 0}, "num_chunks: expected 1 to 10000, got 0"),
     ({"prompt": "x", "output_video": "x.mp4", "guidance_interval": [1]}, "guidance_interval: "),
     ({"prompt": "x", "output_video": "x.mp4", "step_cache": -1}, "step_cache: "),
     ({"prompt": "x", "output_video": "x.mp4", "edit_strength": 0.5}, "edit_strength: what is to be edited is missing"),

@@ -213,7 +213,8 @@ def test_what_is_asked_of_a_chunk():
 
 
 @pytest.mark.parametrize(("wrong", "text"), [
-    ({"num_chunks": 0}, "num_chunks: expected 1 or more, got 0"),
+    ({"num_chunks": 0}, "num_chunks: expected 1 to 10000, got 0"),
+    ({"num_chunks": 10001}, "num_chunks: expected 1 to 10000, got 10001"),
     ({"num_chunks": 2}, "expected one for each of 2 chunk"),
     ({"chunk_prompts": ("a", " ", "c")}, "number 2 is empty"),
     ({"chunk_prompts": ("a", "b", "\0")}, "number 3: it is not UTF-8"),

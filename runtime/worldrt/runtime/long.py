@@ -10,14 +10,15 @@ from worldrt.runtime.noise import MAX_SEED
 from worldrt.runtime.request import Request, Settings, check_text
 
 HandOver = Literal["latents", "frames"]
+MAX_CHUNKS = 10_000  # half a day of film
 
 
 def chunked(settings: Settings, request: Request, given_frames: int, *, temporal: int) -> Settings:
     """The settings of each chunk of a film that starts with `given_frames` frames: how many chunks there are, and how
     many frames two of them share. Raises `InputError`."""
     count, prompts = request.num_chunks, request.chunk_prompts
-    if count < 1:
-        raise InputError(f"num_chunks: expected 1 or more, got {count}")
+    if not 1 <= count <= MAX_CHUNKS:
+        raise InputError(f"num_chunks: expected 1 to {MAX_CHUNKS}, got {count}")
     if prompts and len(prompts) != count:
         raise InputError(f"chunk_prompts: expected one for each of {count} chunk(s), got {len(prompts)}")
     for i, text in enumerate(prompts):
