@@ -70,10 +70,18 @@ class VaeCodec:
             latents.append(self.device.download(call["latent"]))
         return np.concatenate(latents, axis=2)
 
+    def encodable(self, frames: int) -> int:
+        """The least number of frames, but not less than `frames`, that can be encoded."""
+        more = self.spec.chunk("encode_next").frames
+        return min(first + max(0, -(-(frames - first) // more)) * more for first in self._first_chunks().values())
+
+    def _first_chunks(self) -> dict[str, int]:
+        """Frames of the graphs that an encode may begin with."""
+        return {name: self.spec.chunk(name).frames for name in self.spec.graphs if name.startswith("encode_first")}
+
     def _first_encode(self, frames: int) -> str:
         """The graph that encodes the first frames of so many: the largest one after which whole chunks are left."""
-        more = self.spec.chunk("encode_next").frames
-        sizes = {name: self.spec.chunk(name).frames for name in self.spec.graphs if name.startswith("encode_first")}
+        more, sizes = self.spec.chunk("encode_next").frames, self._first_chunks()
         fitting = [name for name, size in sizes.items() if size <= frames and (frames - size) % more == 0]
         if not fitting:
             raise InputError(

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -85,7 +85,7 @@ def _made(args: argparse.Namespace, session: WorldSession, prompt: str, frames: 
         output = None
         if args.to:
             passed = latencies.passed
-            output = open_live(args.to, video, overwrite=args.overwrite, passed=passed, warn=observer.warn)
+            output = open_live(args.to, video, overwrite=args.overwrite, passed=passed, warn=_told(args))
         try:
             session.start(prompt)
             for frame in _frames(session, frames):
@@ -122,6 +122,13 @@ def _file(args: argparse.Namespace, video: VideoFormat) -> AbstractContextManage
     if args.save_path is None:
         return nullcontext(lambda picture: None)
     return open_sink(args.save_path, video, overwrite=args.overwrite)
+
+
+def _told(args: argparse.Namespace) -> Callable[[str], None]:
+    """What says how places are: each change of a state, in a line."""
+    if args.quiet or args.json:
+        return lambda text: None
+    return lambda text: print(report.plain(text), file=sys.stderr, flush=True)
 
 
 def _frames(session: WorldSession, count: int | None) -> Iterator[LiveFrame]:

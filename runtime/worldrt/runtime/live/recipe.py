@@ -55,12 +55,13 @@ def clip_recipe(spec: Denoiser, steps: int, frames: int, guidance: float | None 
 
 
 def table(spec: Denoiser, steps: int) -> LevelTable:
-    """The sampler of a manifest with so many steps. Raises `InputError` where it cannot be had for a queue."""
+    """The sampler of a manifest with so many steps; phases are those of its own number of steps, and others take
+    DPM-Solver++ SDE. Raises `InputError` where it cannot be had for a queue."""
     sampler, abar = spec.sampler, _abar(spec)
-    if sampler.kind == "dpm_sde":
+    if sampler.kind == "phased_ddim" and steps == sampler.steps:
+        return phased_ddim(steps, steps, abar=abar)
+    if sampler.kind in ("dpm_sde", "phased_ddim"):
         return dpm_sde(steps, abar)
-    if sampler.kind == "phased_ddim":
-        return phased_ddim(steps, steps, max(steps, 40), abar) if steps > 1 else phased_ddim(1, 1, 40, abar)
     if sampler.kind == "rectified_flow_ab2":
         return of_sampler(rectified_flow_ab2(steps - 1, sampler.sigma_max, sampler.sigma_min, sampler.order))
     raise InputError(f"sampler '{sampler.kind}': a queue takes dpm_sde, phased_ddim or rectified_flow_ab2")

@@ -141,15 +141,20 @@ class World:
         return WorldDecoder(self._models.vae(self._task).decoder(ENDLESS, *self.shape[2:]), self._alone)
 
     def _of_frames(self, known: int) -> Float32:
-        """The latents of the frames that were given; zeros after them."""
+        """The latents of the frames that were given, of which the last one stays; zeros after them."""
         assert self._init is not None
         expected = (self.video.height, self.video.width, 3)
         if self._init.shape[1:] != expected or self._init.dtype != np.uint8:
             raise InputError(f"frames to go on from: expected uint8 (n, *{expected}), got {self._init.shape}")
-        count = min(len(self._init), 1 + (known - 1) * self._vae.temporal)
-        count -= (count - 1) % self._vae.temporal
+        vae = self._models.vae(self._task)
+        wanted = vae.encodable(
+            1 + (min(known, 1 + (len(self._init) - 1) // self._vae.temporal) - 1) * self._vae.temporal
+        )
+        still = np.repeat(
+            self._init[-1:], max(0, wanted - len(self._init)), axis=0
+        )  # where its chunks want more frames
         with self._alone:
-            found = self._models.vae(self._task).encode(self._init[:count])
+            found = vae.encode(np.concatenate((self._init[:wanted], still)))[:, :, :known]
         made = np.zeros((1, self.shape[1], known, *self.shape[2:]), np.float32)
         made[:, :, : found.shape[2]] = found
         return made

@@ -1,0 +1,90 @@
+"""`trt-run world` from flags to files, with the nano Matrix."""
+
+from __future__ import annotations
+
+import json
+
+import av
+import pytest
+
+from worldrt.runtime.cli import main
+
+
+@pytest.fixture
+def run(nano_matrix, tmp_path, monkeypatch, capsys):
+    """Runs the command in an empty folder; exit code, and what it printed to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*flags):
+        code = main(["world", "--bundle", str(nano_matrix), "--quiet", *flags])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def frames_in(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_a_world_of_a_length_goes_into_a_file_and_again_from_its_recording(run, tmp_path):
+    flags = ("--length", "1", "--control_signal", "D,D,DL", "--control_seed", "7")
+    code, out, err = run(*flags, "--save_path", "w.mp4", "--record", "w.jsonl")
+    assert code == 0, err
+    assert "16 frames, 48x32" in out
+    first = frames_in(tmp_path / "w.mp4")
+    assert len(first) == 16
+    assert run("--replay", "w.jsonl", "--save_path", "again.mp4")[0] == 0
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "w.mp4").read_bytes()
+    code, _, err = run(*flags, "--save_path", "w.mp4")
+    assert code == 2 and "w.mp4" in err
+
+
+def test_several_live_places_get_every_frame_and_the_result_says_how_late_they_were(run, tmp_path):
+    code, out, err = run("--length", "1", "--to", "live.mp4", "--to", "null:", "--fps", "200", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["frames"] == 16 and len(result["states"]) == 3
+    assert {"bound to decoded", "hand-over and decode"} <= result["latency_ms"].keys()
+    assert len(frames_in(tmp_path / "live.mp4")) >= 12  # it may have been too slow for some
+
+
+@pytest.mark.parametrize(
+    "flags, text",
+    (
+        (("--length", "0"), "--length: expected 1"),
+        (("--length", "1", "--control_signal", "D,UP"), "expected one of D, DL"),
+        (("--save_path", "w.mp4"), "give --length"),
+        (("--control_signal", "D"), "give --length"),
+        (("--length", "1", "--size", "48"), "--size: expected WIDTHxHEIGHT"),
+        (("--length", "1", "--size", "50x32"), "multiples of 16"),
+        (("--length", "1", "--seed", "-1"), "--seed: expected 0"),
+        (("--length", "1", "--fps", "0"), "fps: expected more than 0"),
+        (("--length", "1", "--replay", "w.jsonl"), "--length: the recording"),
+        (("--replay", "missing.jsonl"), "cannot be read"),
+        (("--length", "1", "--init_video", "missing.mp4"), "missing.mp4"),
+        (("--length", "1", "--to", "ftp://x"), "ftp://"),
+        (("--length", "1", "--guidance_scale", "nan"), "guidance scale"),
+        (("--length", "1", "--natten"), "--natten"),
+    ),
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, flags, text):
+    code, _, err = run(*flags)
+    assert code == 2 and text in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prompt_that_is_blocked_makes_nothing(run, tmp_path):
+    (tmp_path / "words.txt").write_text("dragon\n")
+    code, _, err = run("--length", "1", "--prompt", "a dragon", "--blocklist", "words.txt", "--save_path", "w.mp4")
+    assert code == 3 and err.startswith("blocked:")
+    assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]
+
+
+def test_the_only_bundle_of_a_world_is_found_by_itself(nano_matrix, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLDRT_BUNDLES", str(nano_matrix.parent))
+    monkeypatch.chdir(tmp_path)
+    for name in ((), ("--model", "nano"), ("--model", "nano-matrix")):
+        assert main(["world", *name, "--length", "1", "--save_path", "null:", "--quiet"]) == 0
+    assert main(["world", "--model", "14B", "--length", "1"]) == 2
+    assert "trt-export --model nano-matrix" in capsys.readouterr().err
