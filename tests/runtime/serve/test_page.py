@@ -202,7 +202,13 @@ def test_on_a_phone_nothing_sticks_out_and_fingers_drive(pages, tmp_path):
         page.mouse.up()
         until_ground(page, None)
         page.locator("[data-key=W]").tap()
+        page.set_viewport_size({"width": 740, "height": 360})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        pad, picture = page.locator("#pad").bounding_box(), page.locator("#picture").bounding_box()
+        assert pad["y"] + pad["height"] <= 360 and pad["x"] >= picture["x"] + picture["width"], "both at once"
         if (folder := os.environ.get("WORLDRT_SCREENSHOTS")) is not None:
+            page.screenshot(path=Path(folder) / "land.png")
+            page.set_viewport_size(PHONE["viewport"])
             page.screenshot(path=Path(folder) / "phone.png")
             wide = pages(url)
             until_drawn(wide)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from worldrt.runtime.serve.broadcast import Kind
@@ -172,7 +173,8 @@ class Viewer:
         number = message.get("id")
         if type(number) is int:
             answer = answer | {"id": number}
-        await self._socket.send_json(answer)
+        with suppress(ConnectionError):  # who is gone needs no answer
+            await self._socket.send_json(answer)
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)

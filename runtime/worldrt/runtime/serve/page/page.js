@@ -7,7 +7,7 @@ import { Screen, canDecode } from "./video.js";
 const at = (id) => document.getElementById(id);
 const TOKEN = "worldrt-token";
 const RECENT = 30;
-const KEPT_MS = 10000;
+const KEPT_MS = 60000;
 const KEY_GAP_MS = 400;
 
 let state = { state: "", wheel: "free" };
