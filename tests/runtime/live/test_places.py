@@ -15,6 +15,8 @@ import pytest
 
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.runtime.live.places import open_live
+from worldrt.runtime.live.sinks import mp4
+from worldrt.runtime.live.sinks.base import Feed
 from worldrt.runtime.live.stamps import LiveFrame, Stamps
 from worldrt.runtime.sinks.base import VideoFormat
 
@@ -69,6 +71,33 @@ def test_a_recording_that_ends_is_an_ordinary_mp4(tmp_path):
         assert float(stream.duration * stream.time_base) == pytest.approx(2.5)
         context = stream.codec_context
         assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (1, 1, 1, 1)
+
+
+def test_a_recording_that_begins_late_begins_at_zero(tmp_path):
+    with open_live([], FORMAT, encode=True) as output:
+        feed(output, 20)
+        while output.states[0].taken < 20:
+            time.sleep(0.005)
+        recording = Feed(mp4.open_live(str(tmp_path / "w.mp4"), FORMAT, overwrite=False), output.units, _, _)
+        for index in range(10_000, 10_040):
+            output.put(frame(index))
+            time.sleep(0.01)
+        with av.open(str(tmp_path / "w.mp4")) as container:  # as a kill would leave it
+            assert next(container.decode(video=0)).time == 0
+    assert recording.join(10) and recording.state.phase == "ended"
+    with av.open(str(tmp_path / "w.mp4")) as container:
+        pictures = list(container.decode(video=0))
+        duration_s = container.duration / av.time_base
+    assert pictures[0].time == 0 and pictures[-1].time == pytest.approx((len(pictures) - 1) / 16)
+    assert duration_s == pytest.approx(len(pictures) / 16)
+    if shutil.which("ffprobe"):
+        probe = ["ffprobe", "-v", "error", "-show_entries", "format=start_time,duration", "-of", "csv=p=0"]
+        told = subprocess.check_output([*probe, tmp_path / "w.mp4"], text=True)
+        assert [float(part) for part in told.split(",")] == pytest.approx([0, duration_s])
+
+
+def _(*told):
+    pass
 
 
 KILLED = """
