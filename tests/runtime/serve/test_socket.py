@@ -246,6 +246,21 @@ def test_a_world_that_fails_says_so_and_comes_back_with_reset(tmp_path, capfd):
     assert world.stopped
 
 
+def test_an_encoder_that_fails_is_told_of_and_the_world_goes_on(tmp_path):
+    world = ToyWorld()
+
+    async def test():
+        async with served(tmp_path, world) as (url, hub), viewer(url) as client:
+            await client.until(lambda: client.pictures)
+            hub.broadcast.output.encoder.encode = lambda frame: 1 / 0
+            await client.until(lambda: client.state["problem"].startswith("no pictures: ZeroDivisionError"))
+            index = world.index
+            await client.until(lambda: world.index > index)
+            assert client.state["state"] == "running" and client.state["viewers"] == 1
+
+    run(test())
+
+
 def test_prompt_run_snapshot_and_restore(tmp_path):
     world = ToyWorld()
 

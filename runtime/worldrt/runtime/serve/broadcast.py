@@ -75,6 +75,11 @@ class Broadcast:
         states = [] if self.output is None else self.output.states[1:]  # the first is the encoder's
         return [str(state) for state in states[: len(self._places)]]
 
+    def problem(self) -> str:
+        """Why there are no pictures, where the encoder has failed."""
+        encoder = None if self.output is None else self.output.states[0]
+        return f"no pictures: {encoder.detail}" if encoder is not None and encoder.phase == "failed" else ""
+
     def close(self) -> None:
         """End what is read, and finish the places."""
         if self.output is not None:

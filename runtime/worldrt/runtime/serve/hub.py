@@ -106,7 +106,7 @@ class Hub:
         video = None if world is None or host.state == "loading" else world.video
         return {
             "state": host.state,
-            "problem": host.problem,
+            "problem": host.problem or self.broadcast.problem(),
             "prompt": host.prompt,
             "fps": round(metrics.fps(), 1),
             "latency_ms": metrics.latency_ms(),

@@ -94,6 +94,7 @@ class Viewer:
                 metrics.was_sent(item.stamps)
                 metrics.dropped.inc(reader.dropped - dropped)
                 dropped = reader.dropped
+        await asyncio.Event().wait()  # the encoder has failed, and the state says so
 
     async def _send_states(self) -> None:
         while True:
