@@ -51,6 +51,10 @@ def build_parser() -> cli.Parser:
     kernels.add_argument("--threads", type=int, default=machines.available_cores())
     _verb(verbs, "page", _page, 30, "from a key to the picture that answers it, in a headless browser")
     _verb(verbs, "rtsp", _rtsp, 200, "from a picture to a player, over RTSP on this machine")
+    stream = _verb(verbs, "stream", _stream, 1, "from a control to its picture: sessions, simulated and in time")
+    stream.add_argument("--frames", type=int, default=100_000, help="simulated, in each case (default %(default)s)")
+    stream.add_argument("--bundle", type=Path, help="of a world: run it in time, too")
+    stream.add_argument("--seconds", type=float, default=20, help="of the bundle (default %(default)s)")
     gpu = _verb(verbs, "gpu", _gpu, 20, "all that is to be known of a GPU, part by part, within a budget of time")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with tiny shapes")
     gpu.add_argument("--parts", nargs="+", metavar="PART", help="of build, kernels, weights, model, components, block, "
@@ -175,6 +179,13 @@ def _rtsp(args: Namespace, scratch: Path) -> Made:
 
     tables, samples = rtsp.run(args.rounds, say(args))
     return tables, {}, samples
+
+
+def _stream(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import stream
+
+    tables, samples = stream.run(args.frames, args.bundle, args.seconds, say(args))
+    return tables, {"frames": args.frames, "seconds": args.seconds}, samples
 
 
 def _sampling(args: Namespace, scratch: Path) -> Made:

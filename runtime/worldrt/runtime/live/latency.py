@@ -69,6 +69,11 @@ class Latencies:
         """A place has sent a frame: what `open_live` takes as `passed`."""
         self.add(stamps, ("encode", "send", "control to sent"))
 
+    def quantile_s(self, name: str, q: float) -> float:
+        """Of one span."""
+        with self._lock:
+            return self._spans[name].quantile_s(q)
+
     def summary(self) -> dict[str, dict[str, Any]]:
         """Milliseconds p50, p95, p99 and the most of each span that was passed, and how often."""
         with self._lock:
