@@ -138,7 +138,7 @@ class Vae(Component):
     of raw latents; the graphs take and return normalised ones.
 
     A step is one latent, and one frame in a first step or `temporal` frames in a later one; `chunks` says otherwise by
-    the name of the graph. `encode_first_5` starts as `encode_first` does, with another number of frames.
+    the name of the graph. `decode_first_3` starts as `decode_first` does, with three latents.
     """
 
     channels: int

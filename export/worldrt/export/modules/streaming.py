@@ -79,13 +79,15 @@ class FrameConv(nn.Conv2d):
         return flat.view(*x_BTCHW.shape[:2], *flat.shape[1:])
 
 
-def cache_specs(prefix: str, dtype: str, shapes: list[tuple[int, int, int]]) -> tuple[TensorSpec, ...]:
+def cache_specs(
+    prefix: str, dtype: str, shapes: list[tuple[int, int, int]], batch: int | str = "batch"
+) -> tuple[TensorSpec, ...]:
     """The caches of a step; `shapes` are frames, channels, and rows and columns for each of a latent's."""
 
     def size(scale: int, axis: str) -> str:
         return axis if scale == 1 else f"{scale}*{axis}"
 
     return tuple(
-        TensorSpec(f"{prefix}{n:02}", dtype, ("batch", frames, channels, size(scale, "rows"), size(scale, "columns")))
+        TensorSpec(f"{prefix}{n:02}", dtype, (batch, frames, channels, size(scale, "rows"), size(scale, "columns")))
         for n, (frames, channels, scale) in enumerate(shapes)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ def fold(model: ir.Model, weights: Callable[[str], Array | None]) -> None:
     """
     graph = model.graph
     names = {value.name or "" for value in graph.inputs if weights(value.name or "") is not None}
-    foldable = _foldable(graph, names)
+    dtypes = _dtypes(model)
+    foldable = _foldable(graph, names, dtypes)
     edge = [
         value
         for node in graph
@@ -33,8 +34,7 @@ def fold(model: ir.Model, weights: Callable[[str], Array | None]) -> None:
     ]
     computed = _computed(model, [value.name or "" for value in edge], weights)
     for value in edge:
-        dtype = value.dtype
-        assert dtype is not None
+        dtype = dtypes[value.name or ""]
         array = computed[value.name or ""]
         stored = ir.Value(name=f"{value.name}.folded", type=ir.TensorType(dtype), shape=ir.Shape(array.shape))
         stored.const_value = ir.tensor(array.astype(dtype.numpy()), dtype=dtype, name=stored.name)
@@ -45,24 +45,34 @@ def fold(model: ir.Model, weights: Callable[[str], Array | None]) -> None:
         graph.inputs.remove(value)
 
 
-def _foldable(graph: ir.Graph, weights: set[str]) -> set[Any]:
-    """Values and nodes that follow from at least one constant and from nothing but constants and weights."""
+def _foldable(graph: ir.Graph, weights: set[str], dtypes: Mapping[str, ir.DataType]) -> set[Any]:
+    """Values and nodes that follow from at least one constant and from nothing but constants and weights. Numbers that
+    only say how a weight is cut or turned are no such constants."""
     constant: set[Any] = set(graph.initializers.values())
     known = constant | {value for value in graph.inputs if value.name in weights}
     found: set[Any] = set()
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        if not all(value in known for value in inputs) or any(value.shape is None for value in node.outputs):
+        if not all(value in known for value in inputs):
             continue
         known |= set(node.outputs)
-        touched = any(value in constant for value in inputs) and any(value.dtype in _FLOATS for value in node.outputs)
-        if touched or not inputs:
+        numbers = [v for v in inputs if v in constant and dtypes[v.name or ""] in _FLOATS]
+        if numbers or all(value in constant for value in inputs):
             constant |= set(node.outputs)
             found |= {node, *node.outputs}
     return found
 
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def _dtypes(model: ir.Model) -> dict[str, ir.DataType]:
+    """The dtype of every value by name; passes leave some without."""
+    typed = model.clone()
+    common.ShapeInferencePass()(typed)
+    graph = typed.graph
+    values = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+    return {value.name or "": value.dtype for value in values if value.dtype is not None}
 
 
 def _users(value: ir.Value) -> list[ir.Node]:

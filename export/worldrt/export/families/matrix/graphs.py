@@ -29,18 +29,14 @@ CONTROL = ("control_hidden", "control_bias")
 
 CHUNKS = {
     "encode_first": Chunk(3, 9),
-    "encode_first_1": Chunk(1, 1),
-    "encode_first_5": Chunk(2, 5),
-    "encode_first_13": Chunk(4, 13),
     "encode_next": Chunk(2, 8),
     "decode_first": Chunk(2, 8),
     "decode_first_3": Chunk(3, 9),
     "decode_next": Chunk(1, 4),
     "decode_next_2": Chunk(2, 8),
 }
-"""The chunks of official pipelines. A clip of n frames is encoded as a first chunk of 8 + n mod 8 (or all of fewer than
-8), then eights. A clip of n latents is decoded as a first chunk of 2 + n mod 2, then pairs; a stream as two latents,
-then one at a time."""
+"""The chunks of official pipelines. Clips of 17, 33 or 65 frames are encoded as nine frames, then eights. A clip of an
+odd number of latents is decoded as three, then pairs; a stream as two, then one at a time."""
 
 
 def denoiser_graphs(
@@ -176,17 +172,17 @@ def _chunk(
     name: str, module: EncodeChunk | DecodeChunk, config: VAEConfig, dtype: str, pixel_format: PixelFormat
 ) -> GraphSource:
     chunk = CHUNKS[name]
-    latents = ("batch", config.latent_channels, chunk.latents, "rows", "columns")
-    caches = [cache_specs(prefix, dtype, _cache_shapes(module)) for prefix in ("cache_in_", "cache_")]
+    latents = (1, config.latent_channels, chunk.latents, "rows", "columns")
+    caches = [cache_specs(prefix, dtype, _cache_shapes(module), 1) for prefix in ("cache_in_", "cache_")]
     source: TensorSpec
     results: tuple[TensorSpec, ...]
     if isinstance(module, EncodeChunk):
-        source = TensorSpec("video", "float32", ("batch", 3, chunk.frames, "8*rows", "8*columns"))
+        source = TensorSpec("video", "float32", (1, 3, chunk.frames, "8*rows", "8*columns"))
         results = tuple(TensorSpec(kind, "float32", latents) for kind in ("latent", "deviation"))
     else:
         picture = ("8*rows", "8*columns", 3) if pixel_format == "rgb24" else ("12*rows", "8*columns")
         source = TensorSpec("latent", "float32", latents)
-        results = (TensorSpec("frames", "uint8", ("batch", chunk.frames, *picture)),)
+        results = (TensorSpec("frames", "uint8", (1, chunk.frames, *picture)),)
     inputs = (source,) if "first" in name else (source, *caches[0])
     return GraphSource(name, module, inputs, (*results, *caches[1]), renamed(module, {"": ""}))
 

@@ -197,12 +197,15 @@ class Segments:
         return Segment(source, key, repeat=repeat, first=first)
 
     def _between(self, graph: GraphSource) -> dict[str, TensorSpec]:
-        """What passes between segments. In whole form the frames of the window are those of x."""
-        frames = {"frames": len(self.levels)} if self.levels else {}
+        """What passes between segments. In whole form the frames of the window are those of x; fixed levels are those
+        of a batch of one."""
+        sizes: dict[int | str, int | str] = {"context_frames": "frames"} if graph.name == "denoise" else {}
+        if self.levels is not None:
+            sizes = {"context_frames": len(self.levels), "frames": len(self.levels)}
 
         def shape(spec: TensorSpec) -> tuple[int | str, ...]:
-            axes = ("frames" if graph.name == "denoise" and e == "context_frames" else e for e in spec.shape)
-            return tuple(frames.get(e, e) if isinstance(e, str) else e for e in axes)
+            alone = {"batch": 1} if self.levels is not None and spec.name.endswith("emb") else {}
+            return tuple((sizes | alone).get(entry, entry) for entry in spec.shape)
 
         specs = tensor_specs(self.config, self.dtype).items()
         return {key: replace(spec, shape=shape(spec)) for key, spec in specs if key not in _OUTER}

@@ -52,11 +52,17 @@ class ChunkNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_BTCHW: Tensor) -> Tensor:
-        wide = torch.unflatten(cast(x_BTCHW, torch.float32), 2, (self.groups, -1))
-        centred = wide - wide.mean((1, 3, 4, 5), keepdim=True)
-        normed = centred * (centred.square().mean((1, 3, 4, 5), keepdim=True) + EPS).rsqrt()
         gain, shift = (p.view(-1, 1, 1) for p in (self.weight, self.bias))
-        return cast(normed.flatten(2, 3), x_BTCHW.dtype) * gain + shift
+        out: Tensor = self.normed(x_BTCHW).view(x_BTCHW.shape) * gain + shift
+        return out
+
+    def normed(self, x_BTCHW: Tensor) -> Tensor:
+        """(B, T, groups, C / groups, H, W), without gain and shift."""
+        batch, frames, channels, rows, columns = x_BTCHW.shape
+        wide = cast(x_BTCHW, torch.float32).view(batch, frames, self.groups, channels // self.groups, rows, columns)
+        centred = wide - wide.mean((1, 3, 4, 5), keepdim=True)
+        spread = centred.square().mean((1, 3, 4, 5), keepdim=True)
+        return cast(centred * (spread + EPS).rsqrt(), x_BTCHW.dtype)
 
 
 class LatentNorm(nn.Module):
@@ -69,15 +75,16 @@ class LatentNorm(nn.Module):
         self.conv_y, self.conv_b = (CausalConv(latent_channels, channels, size=1) for _ in range(2))
 
     def forward(self, x_BTCHW: Tensor, latent_BTZHW: Tensor) -> Tensor:
-        latent = _of_frames(latent_BTZHW, x_BTCHW.shape[1])
-        gain, shift = (self._spread(conv.conv(latent)) for conv in (self.conv_y, self.conv_b))
-        normed = self.norm_layer(x_BTCHW)
-        tiles = torch.unflatten(torch.unflatten(normed, 4, (-1, self.scale)), 3, (-1, self.scale))
-        return (tiles * gain + shift).flatten(5, 6).flatten(3, 4)
-
-    def _spread(self, x_BTCHW: Tensor) -> Tensor:
-        """Each value stands for a square of pixels: (B, T, C, H, 1, W, 1)."""
-        return x_BTCHW.unsqueeze(4).unsqueeze(6)
+        batch, frames, channels, _, _ = x_BTCHW.shape
+        _, _, _, rows, columns = latent_BTZHW.shape
+        latent = _of_frames(latent_BTZHW, frames)
+        # the value of a place stands for a square of pixels, so squares are axes here
+        tiles = self.norm_layer.normed(x_BTCHW).view(batch, frames, channels, rows, self.scale, columns, self.scale)
+        gain, shift = (p.view(-1, 1, 1, 1, 1) for p in (self.norm_layer.weight, self.norm_layer.bias))
+        place = (batch, frames, channels, rows, 1, columns, 1)
+        by_place, offset = (conv.conv(latent).view(place) for conv in (self.conv_y, self.conv_b))
+        out: Tensor = ((tiles * gain + shift) * by_place + offset).view(x_BTCHW.shape)
+        return out
 
 
 def _of_frames(latent_BTZHW: Tensor, frames: int) -> Tensor:
