@@ -13,7 +13,7 @@ from worldrt.runtime.level_table import flow_euler
 from worldrt.runtime.live.clock import RealClock, SimulatedClock
 from worldrt.runtime.live.pace import PaceOptions
 from worldrt.runtime.live.session import WorldSession
-from worldrt.runtime.live.steering import Wheel, Written
+from worldrt.runtime.live.steering import Replayed, Wheel, Written
 from worldrt.runtime.samplers_vp import dpm_sde, phased_ddim
 from worldrt.runtime.schedule import methods
 
@@ -255,6 +255,23 @@ def test_branches_differ_only_after_they_part():
     first = equal.index(False)
     assert all(equal[:first]) and sum(equal[first:]) < len(equal[first:]) / 2
     assert 0 < first <= 4 * 6  # what was in flight has its control already
+
+
+@pytest.mark.parametrize("kind", ("neutral", "hold", "random", "written", "replayed"))
+def test_a_branch_is_steered_as_its_world_was(kind):
+    steerings = {
+        "written": Written(signal(80), -1),
+        "replayed": Replayed(dict(enumerate(signal(80), -1))),
+    }
+    steering = steerings.get(kind) or Wheel(ToyModel.controls, kind, seed=3)
+    session = WorldSession(ToyModel(), clock=simulated(), steering=steering)
+    session.start("a road")
+    session.control("DL")
+    take(session, 10)
+    session.control(None)
+    take(session, 10)
+    other = session.branch(clock=simulated())
+    assert same(pictures(take(session, 60)), pictures(take(other, 60)))
 
 
 def test_a_branch_does_not_follow_the_prompt_of_the_other():

@@ -8,9 +8,10 @@ from itertools import islice
 from worldrt.engine.errors import InputError
 from worldrt.runtime.live.clock import Clock
 from worldrt.runtime.live.controls import LATENTS_PER_SECOND, base_signal, check_control, parse_signal, stream_signal
+from worldrt.runtime.live.hooks import Guard, Log
 from worldrt.runtime.live.model import LiveModel, Picture
 from worldrt.runtime.live.pace import PaceOptions
-from worldrt.runtime.live.session import Guard, Log, WorldSession
+from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Written
 
 LONGEST_S = 24 * 3600

@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.live.clock import Clock, Job, RealClock
 from worldrt.runtime.live.controls import check_control
+from worldrt.runtime.live.hooks import Guard, Log, Prompts
 from worldrt.runtime.live.model import LiveModel, Told
 from worldrt.runtime.live.pace import PaceOptions, Pacer
 from worldrt.runtime.live.production import Production, StreamState
@@ -32,34 +33,6 @@ from worldrt.runtime.sinks.base import VideoFormat
 
 STEP_S = 0.5
 """`step` returns after that at the latest."""
-
-
-class Prompts(Protocol):
-    """Prompts that were written down, by row."""
-
-    def of(self, row: int) -> str | None:
-        """The prompt that is new before a row."""
-        ...
-
-
-class Log(Protocol):
-    """What is told of everything that the frames depend on."""
-
-    def begin(self, prompt: str, seed: int, base: Sequence[str]) -> None: ...
-
-    def control(self, frame: int, control: str) -> None: ...
-
-    def prompt(self, row: int, prompt: str) -> None: ...
-
-    def end(self, frames: int) -> None:
-        """So many frames were handed out since the world began."""
-        ...
-
-
-class Guard(Protocol):
-    """What looks at prompts."""
-
-    def check_text(self, text: str, what: str = "prompt") -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,18 +173,18 @@ class WorldSession:
         self.pacer.restart()
 
     def branch(self, *, steering: Steering | None = None, clock: Clock | None = None) -> WorldSession:
-        """Another world that goes on from here, by itself."""
-        options = self.pacer.options
+        """Another world that goes on from here, by itself; it is steered as this one is unless said otherwise."""
+        state = self.snapshot()
         other = WorldSession(
             self.model,
             seed=self.seed,
-            pace=options,
+            pace=self.pacer.options,
             clock=clock,
-            steering=steering,
+            steering=steering or self._steering.fork(),
             base=self._base,
+            prompts=self._prompts,
             guard=self._guard,
         )
-        state = self.snapshot()
         other.restore(state if steering is None else replace(state, steering=steering.state()))
         return other
 

@@ -33,6 +33,10 @@ class Steering(Protocol):
         """The control of a frame, asked for in ascending order; None ends the world before it."""
         ...
 
+    def fork(self) -> Steering:
+        """Another one of the same kind, with no key pressed."""
+        ...
+
     def state(self) -> Any:
         """What the controls to come depend on, beside keys."""
         ...
@@ -46,7 +50,7 @@ class Wheel:
     """The newest control wins. Without one: `neutral` stands still, `hold` goes on as before, `random` draws."""
 
     def __init__(self, names: Sequence[str], idle: Idle = "neutral", seed: int = 0) -> None:
-        self._names, self._idle = tuple(names), idle
+        self._names, self._idle, self._seed = tuple(names), idle, seed
         self._neutral = "N" if "N" in names else names[0]
         self._lock = threading.Lock()
         self._pressed: str | None = None
@@ -71,6 +75,9 @@ class Wheel:
                 control = self._last if self._idle == "hold" else self._neutral
         self._last = control
         return Bound(control, came_s)
+
+    def fork(self) -> Wheel:
+        return Wheel(self._names, self._idle, self._seed)
 
     def state(self) -> Any:
         return self._last, deepcopy(self._random)
@@ -97,6 +104,9 @@ class Written:
             return None
         return Bound(self._signal[min(max(place, 0), len(self._signal) - 1)])
 
+    def fork(self) -> Written:
+        return self  # it never changes
+
     def state(self) -> Any:
         return None
 
@@ -121,6 +131,9 @@ class Replayed:
         if self._now is None:
             raise InputError(f"recording: no control for frame {frame}; the file is damaged")
         return Bound(self._now)
+
+    def fork(self) -> Replayed:
+        return Replayed(self._changes, self._end)
 
     def state(self) -> Any:
         return self._now
