@@ -107,6 +107,20 @@ def test_frames_change_and_a_key_changes_the_picture(pages, tmp_path, script, ki
         until(page, "document.getElementById('latency').textContent.endsWith(' ms')")
 
 
+def test_a_key_that_is_let_go_before_the_wheel_is_confirmed_does_not_stick(pages, tmp_path):
+    world = ToyWorld()
+    with served_in_thread(tmp_path, world) as (url, _):
+        page = pages(url)
+        until_drawn(page)
+        page.evaluate(
+            """for (const type of ['keydown', 'keyup']) dispatchEvent(new KeyboardEvent(type, {code: 'KeyW'}))"""
+        )
+        until(page, "worldrt.numbers.state.wheel === 'yours'")
+        until_drawn(page)
+        until_ground(page, None)
+        assert world.asked[-1] is None
+
+
 def test_keys_write_in_the_prompt_box_and_do_not_steer(pages, tmp_path):
     world = ToyWorld()
     with served_in_thread(tmp_path, world) as (url, _):

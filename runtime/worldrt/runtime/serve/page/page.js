@@ -12,6 +12,7 @@ const KEY_GAP_MS = 400;
 
 let state = { state: "", wheel: "free" };
 let connected = false;
+let taking = false; // the wheel was free when a key went down; whoever lets go before the answer must be heard, too
 let sequence = 0;
 const pressed = new Map(); // number of a control -> when it was sent
 const latencies = []; // of the last presses, in ms
@@ -39,10 +40,11 @@ const link = new Link(
     state: (news) => {
       if (!connected) at("token-form").hidden = true;
       [state, connected] = [news, true];
+      if (news.wheel !== "free") taking = false;
       show();
     },
     lost: (text) => {
-      connected = false;
+      connected = taking = false;
       screen.forget();
       pressed.clear();
       status(text, "away");
@@ -60,8 +62,12 @@ const link = new Link(
 );
 
 const keys = new Keys(document.querySelectorAll("[data-key]"), (held) => {
-  if (held && state.wheel === "free") link.send({ type: "wheel", take: true });
-  else if (state.wheel !== "yours") return;
+  if (held && state.wheel === "free") {
+    link.send({ type: "wheel", take: true });
+    taking = true;
+  } else if (state.wheel !== "yours" && !taking) {
+    return;
+  }
   pressed.set(++sequence, performance.now());
   link.send({ type: "control", keys: held, seq: sequence });
 });
