@@ -107,7 +107,8 @@ def _real(bundle: Path, seconds: float) -> Table:
     with open_live(["null:"], session.video, passed=rows.passed) as output:
         for _ in range(16):  # models are warm after that
             session.step()
-        watch = _Watch(0.0)
+        watch = _Watch(0.0, time.monotonic())
+        session.reset()
         until_s, key_s = time.monotonic() + seconds, 0.0
         while (now_s := time.monotonic()) < until_s:
             if now_s >= key_s:
@@ -127,8 +128,8 @@ def _real(bundle: Path, seconds: float) -> Table:
 class _Watch:
     """Looks at each frame that comes. Raises `BackendError` for one that is out of order, early, or from the future."""
 
-    def __init__(self, row_s: float) -> None:
-        self.frames, self.row_s, self.first_s = 0, row_s, 0.0
+    def __init__(self, row_s: float, began_s: float = 0.0) -> None:
+        self.frames, self.row_s, self.first_s, self._began_s = 0, row_s, 0.0, began_s
         self._photon, self._jitter = Histogram(), Histogram()
         self._index, self._last_s, self._seen_s = -1, 0.0, -1.0
 
@@ -137,7 +138,7 @@ class _Watch:
         if frame.index <= self._index or list(order.values()) != sorted(order.values()) or now_s < self._last_s:
             raise BackendError(f"frame {frame.index}: out of order after {self._index}, or its stamps are: {order}")
         if self.frames == 0:
-            self.first_s = now_s
+            self.first_s = now_s - self._began_s
         else:
             self._jitter.add(abs(now_s - self._last_s - period_s))
         pressed_s = frame.stamps.control

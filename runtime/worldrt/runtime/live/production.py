@@ -28,7 +28,6 @@ OnBound = Callable[[int, Bound], None]
 class _Batch:
     """Latents that left the queue together, on their way to pictures."""
 
-    begun_s: float
     row_s: float
     left: int
     frames: int = 0
@@ -48,8 +47,8 @@ class StreamState:
 
 class Production:
     """Makes frames into `frames`. `before_row` and `on_bound` are called in the denoising stage: with the number of the
-    row to come, and with each frame that gets its control. `made` hears of frames, the seconds from their beginning to
-    the first of them, and those of the slowest stage."""
+    row to come, and with each frame that gets its control. `made` hears of frames, the seconds of work up to the first
+    of them, without waiting, and those of the slowest stage."""
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class Production:
         if self._row is not None and self._row.done():
             row, self._row = self._row, None
             latents = row.result()
-            batch = _Batch(row.begun_s, row.ended_s - row.begun_s, len(latents))
+            batch = _Batch(row.ended_s - row.begun_s, len(latents))
             for latent in latents:
                 self._latents.append((latent.latent, self._stamps(latent.number, row), batch))
         if self._decoding is not None and self._decoding[0].done():
@@ -172,6 +171,6 @@ class Production:
         batch.left -= 1
         batch.decode_s += job.ended_s - job.begun_s
         if batch.frames and batch.first_s is None:
-            batch.first_s = job.ended_s
+            batch.first_s = batch.row_s + batch.decode_s
         if batch.left == 0 and batch.first_s is not None:
-            self._made(batch.frames, batch.first_s - batch.begun_s, max(batch.row_s, batch.decode_s))
+            self._made(batch.frames, batch.first_s, max(batch.row_s, batch.decode_s))
