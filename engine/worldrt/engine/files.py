@@ -12,7 +12,7 @@ from pathlib import Path
 
 from worldrt.engine.errors import OutputError
 
-LONGEST = 40  # characters of a name that a temporary one repeats, so that it fits where the name does
+LONGEST_BYTES = 180  # of a name that a temporary one repeats, so that it fits where the name does
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def staged_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if path.is_dir():
         raise OutputError(f"{path}: cannot be written: it is a folder; give the name of a file")
     handle, name = _explained(
-        path, lambda: tempfile.mkstemp(prefix=f".{path.stem[:LONGEST]}-", suffix=path.suffix, dir=path.parent)
+        path, lambda: tempfile.mkstemp(prefix=f".{_short(path.stem)}-", suffix=path.suffix, dir=path.parent)
     )
     os.close(handle)
     os.chmod(name, 0o666 & ~_umask())
@@ -48,12 +48,12 @@ def staged_folder(path: Path, *, overwrite: bool = False, mark: str = "bundle.js
     check_place(path, overwrite=overwrite)
     if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
         raise OutputError(f"{path}: it holds other things (no {mark}) and is not replaced; give another folder")
-    part = Path(_explained(path, lambda: tempfile.mkdtemp(prefix=f".{path.name[:LONGEST]}-", dir=path.parent)))
+    part = Path(_explained(path, lambda: tempfile.mkdtemp(prefix=f".{_short(path.name)}-", dir=path.parent)))
     os.chmod(part, 0o777 & ~_umask())
     try:
         yield part
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name[:LONGEST]}-old-", dir=path.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".{_short(path.name)}-old-", dir=path.parent))
             os.replace(path, old / path.name)
             os.replace(part, path)
             shutil.rmtree(old)
@@ -92,6 +92,10 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         raise _output_error(path, error) from error
     except UnicodeEncodeError as error:
         raise OutputError(f"{path}: this locale has no such names of files; set LC_ALL=C.UTF-8") from error
+
+
+def _short(name: str) -> str:
+    return os.fsencode(name)[:LONGEST_BYTES].decode(errors="ignore")
 
 
 def _explained(path: Path, make):  # type: ignore[no-untyped-def]
