@@ -20,7 +20,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base if base.name.startswith("pytest-") else base.parent
 
 
-@pytest.fixture(scope="session", params=["fp16", "bf16"])
+@pytest.fixture(scope="session", params=["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def half_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The nano model in a half precision, whole form, as engines take it. Do not change it."""
     from worldrt.export.plan import Options
