@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-# a run in the background ignores Ctrl-C, and hands that on to the processes that tests interrupt
+# a run in the background ignores Ctrl-C and a closed terminal, and hands that on to the processes that tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # as trt-export does; read when torch is imported
 
 

@@ -25,9 +25,9 @@ def is_sparse(manifest: Manifest) -> bool:
 def check(models: Models, task: str, natten: bool, *, named: bool) -> None:
     """Raises `InputError` where the video model is not of the kind that was asked for. A bundle that was `named` needs
     no flag."""
-    if task not in ("text2world", "video2world"):
+    if task not in ("text2world", "video2world", "bestofn"):
         if natten:
-            raise InputError("--natten: it is about text2world and video2world; leave it out")
+            raise InputError(f"--natten: it is about videos, not {task}; leave it out")
         return
     opener = models.opener(VIDEO)
     manifest = opener.bundle.manifest

@@ -102,4 +102,4 @@ def write_picture(path: Path, width: int, height: int) -> None:
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / width * a + y / height * b) for a, b in ((5.0, 2.0), (2.0, 6.0), (7.0, 4.0))]
     pixels = np.rint(127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
-    path.write_bytes(f"P6 {width} {height} 255\n".encode() + pixels.tobytes())
+    path.write_bytes(f"P6\n{width} {height}\n255\n".encode() + pixels.tobytes())
