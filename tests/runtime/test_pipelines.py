@@ -8,27 +8,13 @@ import numpy as np
 import pytest
 
 from worldrt.engine.errors import BundleError, InputError
-from worldrt.runtime import Observer, Request, Text2Image, Text2World, Video2World
+from worldrt.runtime import Request, Text2Image, Text2World, Video2World
 from worldrt.runtime.images import cover
 from worldrt.runtime.pipelines.video2world import DEFAULT_NEGATIVE_PROMPT
 
+from ..fakes.observers import Told
+
 SMALL = Request("a red car", steps=2, num_frames=9, width=48, height=32, seed=3)
-
-
-class Told(Observer):
-    """Remembers what it was told."""
-
-    def __init__(self, stop_at=None):
-        super().__init__()
-        self.steps, self.warnings, self.stop_at = [], [], stop_at
-
-    def progress(self, stage, done, total):
-        self.steps.append((stage, done, total))
-        if (stage, done) == self.stop_at:
-            raise KeyboardInterrupt
-
-    def warn(self, text):
-        self.warnings.append(text)
 
 
 def picture(height=40, width=56):

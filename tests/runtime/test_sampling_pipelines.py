@@ -12,7 +12,7 @@ from worldrt.engine import bundle as b
 from worldrt.engine.errors import InputError
 from worldrt.engine.plans import Range
 from worldrt.engine.schema import decode, encode
-from worldrt.runtime import Observer, Request, Text2Image, Text2World, Video2World
+from worldrt.runtime import Request, Text2Image, Text2World, Video2World
 from worldrt.runtime.clips import check_clips
 from worldrt.runtime.components import Execution
 from worldrt.runtime.engines import Engines
@@ -21,24 +21,10 @@ from worldrt.runtime.record import Recording
 from worldrt.runtime.request import image_settings
 from worldrt.runtime.shortcuts import Shortcuts
 
+from ..fakes.observers import Told
+
 SMALL = Request("a red car", steps=2, num_frames=5, width=48, height=32)
 THREE = [replace(SMALL, prompt=text, seed=i) for i, text in enumerate(("a red car", "rain on a roof", "a red car"))]
-
-
-class Told(Observer):
-    """Remembers what it was told."""
-
-    def __init__(self, stop_at=None):
-        super().__init__()
-        self.steps, self.warnings, self.stop_at = [], [], stop_at
-
-    def progress(self, stage, done, total):
-        self.steps.append((stage, done, total))
-        if (stage, done) == self.stop_at:
-            raise KeyboardInterrupt
-
-    def warn(self, text):
-        self.warnings.append(text)
 
 
 def apart(one, two):

@@ -77,7 +77,7 @@ def test_the_end_is_that_of_the_whole(tmp_path, name):
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     path = film(tmp_path / name, clip(60), codec, pix_fmt=pix_fmt, **options)
     if name == "fragments.mp4":
-        path = fragmented(path)
+        path = muxed_again(path, "frag_keyframe+empty_moov")  # no index at the start
     source = open_source(path)
     whole = np.stack(list(source.frames()))
     assert len(whole) == 60
@@ -88,10 +88,10 @@ def test_the_end_is_that_of_the_whole(tmp_path, name):
         source.last(61)
 
 
-def fragmented(path):
-    """The same packets in fragments, without an index at the start."""
+def muxed_again(path, flags):
+    """The same packets in an MP4 of other flags."""
     made = path.with_name("made.mp4")
-    with av.open(str(path)) as source, av.open(str(made), "w", options={"movflags": "frag_keyframe+empty_moov"}) as out:
+    with av.open(str(path)) as source, av.open(str(made), "w", options={"movflags": flags}) as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.dts is not None:
@@ -197,21 +197,10 @@ def test_videos_cut_short(tmp_path, name, kept):
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     path = film(tmp_path / name, clip(48), codec, pix_fmt=pix_fmt, **({} if codec == "mjpeg" else {"g": "12"}))
     if name == "start.mp4":
-        path = with_index_first(path)
+        path = muxed_again(path, "faststart")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(InputError, match="cannot be read as a picture or a video"):
         open_source(path).last(1)
-
-
-def with_index_first(path):
-    made = path.with_name("made.mp4")
-    with av.open(str(path)) as source, av.open(str(made), "w", options={"movflags": "faststart"}) as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
-    return made
 
 
 def test_a_damaged_end(tmp_path):
