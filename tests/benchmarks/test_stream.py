@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worldrt.benchmarks import stream
+from worldrt.benchmarks.watch import Watch
 from worldrt.engine.errors import BackendError
 from worldrt.runtime.live.stamps import LiveFrame, Stamps
 
@@ -13,7 +14,7 @@ PICTURE = np.zeros((2, 2, 3), np.uint8)
 
 
 def test_sessions_that_are_fast_enough_keep_the_bound_of_the_schedule():
-    (photon, added), _ = stream.run(2000, None, 0.0, lambda text: None)
+    (photon, added), _ = stream.run(2000, lambda text: None)
     cases = {row[0]: dict(zip(photon.columns, row, strict=True)) for row in photon.rows}
     fast = cases["half the time"]
     assert fast["frames"] == 2000 and fast["late"] == fast["dropped"] == 0
@@ -31,7 +32,7 @@ def test_sessions_that_are_fast_enough_keep_the_bound_of_the_schedule():
     ),
 )
 def test_a_frame_out_of_order_is_noticed(frame):
-    watch = stream._Watch(0.1)
+    watch = Watch(0.1)
     watch.take(LiveFrame(1, PICTURE, Stamps(control=0.1, bound=0.2)), 1.0, 1 / 16)
     with pytest.raises(BackendError, match="out of order"):
         watch.take(frame, 1.1, 1 / 16)

@@ -52,9 +52,16 @@ def build_parser() -> cli.Parser:
     _verb(verbs, "page", _page, 30, "from a key to the picture that answers it, in a headless browser")
     _verb(verbs, "rtsp", _rtsp, 200, "from a picture to a player, over RTSP on this machine")
     stream = _verb(verbs, "stream", _stream, 1, "from a control to its picture: sessions, simulated and in time")
-    stream.add_argument("--frames", type=int, default=100_000, help="simulated, in each case (default %(default)s)")
+    stream.add_argument(
+        "--frames", type=int, default=100_000, help="simulated, in each case (default %(default)s); 0: none"
+    )
     stream.add_argument("--bundle", type=Path, help="of a world: run it in time, too")
     stream.add_argument("--seconds", type=float, default=20, help="of the bundle (default %(default)s)")
+    stream.add_argument("--size", help="of the bundle's pictures, WxH")
+    stream.add_argument("--fps", type=float, help="of the bundle's pictures (default: its own)")
+    stream.add_argument(
+        "--late", choices=("slow", "drop"), default="slow", help="of the bundle's (default %(default)s)"
+    )
     gpu = _verb(verbs, "gpu", _gpu, 20, "all that is to be known of a GPU, part by part, within a budget of time")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with tiny shapes")
     gpu.add_argument("--parts", nargs="+", metavar="PART", help="of build, kernels, weights, model, components, block, "
@@ -182,10 +189,17 @@ def _rtsp(args: Namespace, scratch: Path) -> Made:
 
 
 def _stream(args: Namespace, scratch: Path) -> Made:
-    from worldrt.benchmarks import stream
+    from worldrt.benchmarks import soak, stream
+    from worldrt.runtime.world_flags import size
 
-    tables, samples = stream.run(args.frames, args.bundle, args.seconds, say(args))
-    return tables, {"frames": args.frames, "seconds": args.seconds}, samples
+    if not args.frames and args.bundle is None:
+        raise InputError("--frames 0: it leaves nothing to measure; give --bundle")
+    tables, samples = stream.run(args.frames, say(args)) if args.frames else ([], {})
+    if args.bundle is not None:
+        say(args)("in time")
+        more, samples = soak.run(args.bundle, scratch, args.seconds, size=size(args.size), fps=args.fps, late=args.late)
+        tables += more
+    return tables, {"frames": args.frames, "seconds": args.seconds, "late": args.late}, samples
 
 
 def _sampling(args: Namespace, scratch: Path) -> Made:
