@@ -16,9 +16,10 @@ ORDERS = [(MAIN, COPY), (COPY,), (MAIN,), ()]
 
 
 class Chain:
-    """Blocks y = 3 y + a + b[0], whose weights a and b are their own; a step runs all, `passes` times."""
+    """Blocks y = 3 y + a + b[0], whose weights a and b are their own; a step runs all, `passes` times. Every third one
+    is of another graph where they are `mixed`, whose a is longer."""
 
-    def __init__(self, blocks, room_blocks, greedy=(MAIN, COPY), passes=1):
+    def __init__(self, blocks, room_blocks, greedy=(MAIN, COPY), passes=1, mixed=False):
         self.runtime = FakeCuda(greedy=greedy)
         self.device = CudaDevice(0, self.runtime)
         self.y = self.device.empty((1,), "float64")
@@ -27,6 +28,8 @@ class Chain:
         instances = [
             {"a": host_buffer(np.array([a])), "b": host_buffer(np.array([b, 7.0, 7.0]))} for a, b in self.numbers
         ]
+        for weights in instances[::3] if mixed else ():
+            weights["a"] = host_buffer(np.array([*weights["a"].numpy(), *range(40)]))
         self.weights = BlockWeights(self.device, instances)
         self.device.limit_bytes = self.device.held_bytes + int(room_blocks * BLOCK_BYTES)
         self.weights.of(0)
@@ -101,6 +104,19 @@ def test_memory_is_shared_out(blocks, room, resident):
     chain.body()
     each = {3: 2}.get(blocks - resident, blocks - resident)  # of three, one has a slot for itself
     assert (primed, chain.runtime.calls["h2d"] - copies - primed) == (each + 2 if each else 0, each)
+
+
+@pytest.mark.parametrize("greedy", ORDERS)
+@pytest.mark.parametrize(("room", "resident"), [(8.5, 7), (8.4, 4), (5, 1), (3, 0)])
+def test_blocks_of_several_graphs_have_places_of_their_own_sizes(room, resident, greedy):
+    """A slot takes the largest one; a block on the device takes its own size."""
+    chain = Chain(7, room, greedy, mixed=True)
+    assert chain.weights.resident == resident and chain.device.held_bytes <= chain.device.limit_bytes
+    steps = StepGraphs(chain.device, mode="on")
+    for _ in range(4):
+        steps.run("key", chain.body)
+        chain.check()
+    assert not chain.runtime.violations and chain.runtime.calls["cudaGraphLaunch"] == 3
 
 
 def test_a_step_that_fails_leaves_nothing_stale():

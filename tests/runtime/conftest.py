@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from worldrt.engine import bundle as b
 from worldrt.engine.device import HostDevice
 from worldrt.engine.session import Session
-from worldrt.engine.weights import fingerprint
+from worldrt.engine.weights import fingerprint, numbered
 from worldrt.export.families.cosmos.graphs import denoiser_graphs, text_graphs, vae_graphs
 from worldrt.export.families.cosmos.nano import make_checkpoint
 from worldrt.export.families.cosmos.variants import DiTConfig, variant
@@ -89,13 +89,16 @@ def _tensor(buffer) -> torch.Tensor:
         return torch.from_numpy(buffer.numpy())
 
 
-def graph_of(source: GraphSource, file: str, weights: Mapping[str, torch.Tensor], sha256: str = "") -> b.Graph:
-    """A graph that takes its weights as inputs; an output that has the name of an input becomes `next_...`."""
+def graph_of(
+    source: GraphSource, file: str, weights: Mapping[str, torch.Tensor], sha256: str = "", block: int = 0
+) -> b.Graph:
+    """A graph that takes its weights as inputs; an output that has the name of an input becomes `next_...`. `block` is
+    one of its instances."""
     taken = {spec.name for spec in source.inputs}
     outputs = tuple(replace(o, name=f"next_{o.name}") if o.name in taken else o for o in source.outputs)
     used = []
     for name, key in source.weights.items():
-        value = weights[key.replace("{i}", "0").replace("{j}", "1")]
+        value = weights[numbered(key, block)]
         used.append(b.Weight(name, key, str(value.dtype).removeprefix("torch."), tuple(value.shape)))
     return b.Graph(file, sha256, source.inputs, outputs, "inputs", tuple(used))
 

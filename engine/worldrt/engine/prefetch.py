@@ -1,4 +1,4 @@
-"""The weights of equal blocks on a GPU: all where they fit, else some, and the rest copied in as they are needed.
+"""The weights of like blocks on a GPU: all where they fit, else some, and the rest copied in as they are needed.
 
 The first blocks stay on the device. The weights of the others wait in pinned host memory and come, on the device's copy
 stream, into two slots in turn: block i + 2 is copied while block i + 1 computes. The first two are copied again at the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 
@@ -25,7 +26,7 @@ Weights = Mapping[str, Buffer]
 
 
 class BlockWeights:
-    """The weights of `instances` of one graph, given in host memory, by name.
+    """The weights of the instances of a block graph, or of several such graphs, given in host memory by name.
 
     Until `settle` is called nothing but slots is there, and `of` gives a slot for every block, so that everything else
     can be bound and allocated first. Then the memory that is left is shared out.
@@ -33,7 +34,9 @@ class BlockWeights:
 
     def __init__(self, device: CudaDevice, instances: Sequence[Weights]) -> None:
         self._device, self._host = device, instances
-        self._layout, self.block_bytes = _layout(instances[0])
+        self._layouts = [_layout(weights) for weights in instances]
+        self._sizes = [end for _, end in self._layouts]
+        self.block_bytes = max(self._sizes)  # of a slot, which takes any block
         self._resident: list[Buffer] = []
         self._pinned: list[Buffer] = []
         self._slots: list[Buffer] = []
@@ -51,9 +54,9 @@ class BlockWeights:
     def of(self, block: int) -> dict[str, Buffer]:
         """Where the weights of a block are when it runs."""
         if self.settled and block < self.resident:
-            return self._tensors(self._resident[block])
+            return self._tensors(block, self._resident[block])
         self._have_slots()
-        return self._tensors(self._slots[max(0, block - self.resident) % len(self._slots)])
+        return self._tensors(block, self._slots[max(0, block - self.resident) % len(self._slots)])
 
     def settle(self) -> None:
         """Share out the memory that the device has left. Raises `DeviceMemoryError`."""
@@ -62,10 +65,10 @@ class BlockWeights:
         self._have_slots()
         room = self._device.free_bytes() - (RESERVE_BYTES if self._device.limit_bytes is None else 0)
         count = len(self._host)
-        if room + len(self._slots) * self.block_bytes >= count * self.block_bytes:
+        if room + len(self._slots) * self.block_bytes >= sum(self._sizes):
             self._slots, resident = [], count
         else:
-            resident = max(0, room // self.block_bytes)
+            resident = sum(total <= room for total in accumulate(self._sizes))
         self._resident = [self._uploaded(block) for block in range(resident)]
         self._pinned = [self._pin(block) for block in range(resident, count)]
         self.settled, self._primed = True, False
@@ -121,33 +124,32 @@ class BlockWeights:
         """Copy a streamed block into a slot once the work given so far is done with it."""
         self._free[slot].record(self._device.stream)
         self._free[slot].hold(self._device.copy_stream)
-        self._device.copy_beside(self._slots[slot], self._pinned[index])
+        pinned = self._pinned[index]
+        self._device.copy_beside(self._slots[slot][: pinned.nbytes], pinned)
         self._copied[slot].record(self._device.copy_stream)
         self._under_way.add(slot)
 
     def _have_slots(self) -> None:
         if not self._slots:
-            self._slots = [self._memory() for _ in range(min(SLOTS, len(self._host)))]
-
-    def _memory(self) -> Buffer:
-        return self._device.empty((self.block_bytes,), "uint8")
+            slots = range(min(SLOTS, len(self._host)))
+            self._slots = [self._device.empty((self.block_bytes,), "uint8") for _ in slots]
 
     def _uploaded(self, block: int) -> Buffer:
-        memory = self._memory()
-        for name, target in self._tensors(memory).items():
+        memory = self._device.empty((self._sizes[block],), "uint8")
+        for name, target in self._tensors(block, memory).items():
             self._device.upload(target, self._host[block][name].numpy())
         return memory
 
     def _pin(self, block: int) -> Buffer:
-        memory = self._device.pinned((self.block_bytes,), "uint8")
-        for name, target in self._tensors(memory).items():
+        memory = self._device.pinned((self._sizes[block],), "uint8")
+        for name, target in self._tensors(block, memory).items():
             np.copyto(target.numpy(), self._host[block][name].numpy(), casting="no")
         return memory
 
-    def _tensors(self, memory: Buffer) -> dict[str, Buffer]:
+    def _tensors(self, block: int, memory: Buffer) -> dict[str, Buffer]:
         return {
             name: Buffer(memory.pointer + offset, like.shape, like.dtype, memory.owner, memory.device)
-            for name, (offset, like) in self._layout.items()
+            for name, (offset, like) in self._layouts[block][0].items()
         }
 
 

@@ -14,6 +14,8 @@ from worldrt.engine.prefetch import BlockWeights
 from worldrt.engine.session import Call, Session
 from worldrt.engine.tensors import Shape
 
+LEVELS = ("level", "last_level")
+"""Inputs of a denoiser: the level of each frame; and that of a window's last one, of which a call may see a part."""
 ALL = slice(None)  # parts of an evaluation, as slices of its calls
 FIRST, REST = slice(0, 2), slice(2, None)  # the graph before the blocks and the first of them, where there is one
 
@@ -55,6 +57,12 @@ class BoundDenoiser:
             array = np.concatenate([array] * (target.shape[0] // self.clips))
         values = np.ascontiguousarray(np.broadcast_to(array, target.shape), np.float32)
         self.device.upload(target, values)
+
+    def fill_levels(self, level: np.ndarray[Any, Any]) -> None:
+        """Write the levels of the frames of a window, (N, T), where the graphs take them."""
+        for name, values in zip(LEVELS, (level, level[:, -1:]), strict=True):
+            if name in self.inputs:
+                self.fill(name, values)
 
     def fill_text(self, cond: np.ndarray[Any, Any], uncond: np.ndarray[Any, Any] | None) -> None:
         """Write text rows (text, D) of both branches, or (N, text, D) with those of each clip; `uncond` is ignored

@@ -20,10 +20,11 @@ from worldrt.engine.graphs import StepGraphs
 from worldrt.engine.prefetch import BlockWeights
 from worldrt.engine.session import Call, Session
 from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
-from worldrt.runtime.bound import BoundDenoiser
+from worldrt.runtime.bound import LEVELS, BoundDenoiser
 from worldrt.runtime.components import Opener
 
-STATE = ("hidden", "q", "kv")  # what a block takes from the one before it, in the order of its outputs
+NEXT = "next_"
+"""An output of a block that is the input of this name, without it, of the next one."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class DenoiserModel:
 
     @property
     def conditions(self) -> set[str]:
-        """Names of the inputs beside x, level and text."""
+        """Names of the inputs beside x, levels and text."""
         return conditions_of(self.spec)
 
     @property
@@ -145,7 +146,7 @@ class DenoiserModel:
             graphs,
             clips=clips,
             alone=chains[0] if alone or not together else (),
-            hidden=(pool.made["hidden 0"], pool.made["hidden 1"]) if len(chains[0]) > 2 else None,
+            hidden=(pool.made["hidden 0"], pool.made["hidden 1"]) if "hidden 1" in pool.made else None,
         )
 
     def weights(self, name: str, instance: int = 0) -> Mapping[str, Buffer]:
@@ -172,11 +173,12 @@ class DenoiserModel:
         if self.spec.form == "whole":
             yield self._call(pool, "denoise", own)
             return
-        yield self._call(pool, "embed", _outputs(self.spec.graphs["embed"], 0))
+        carried = carried_of(self.spec)
+        yield self._call(pool, "embed", own | _side(carried, 0))
         for i in range(self.spec.blocks - 1):
-            name = self.spec.block_graph(i)
-            yield self._call(pool, name, own | _inputs(i % 2) | _outputs(self.spec.graphs[name], (i + 1) % 2), i)
-        yield self._call(pool, "head", own | _inputs((self.spec.blocks - 1) % 2))
+            roles = _side(carried, i % 2) | _side(carried, (i + 1) % 2, NEXT)
+            yield self._call(pool, self.spec.block_graph(i), own | roles, i)
+        yield self._call(pool, "head", own | _side(carried, (self.spec.blocks - 1) % 2))
 
     def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         """Bind each tensor of a graph to the buffer of its role, which is its name unless `roles` says another."""
@@ -200,8 +202,22 @@ def _refusal(sessions: tuple[Session, ...]) -> str | None:
 
 
 def conditions_of(spec: Denoiser) -> set[str]:
-    """Names of a denoiser's inputs beside x, level and text."""
-    return {tensor.name for tensor in _entry(spec).inputs} - {"x", "level", "text"}
+    """Names of a denoiser's inputs beside x, levels and text."""
+    return {tensor.name for tensor in _entry(spec).inputs} - {"x", "text", *LEVELS}
+
+
+def carried_of(spec: Denoiser) -> tuple[str, ...]:
+    """What each block of the block form takes from the one before it, by the names of its inputs: hidden states, and
+    queries, keys and values, of every stream that the model has. Raises `BundleError` where blocks do not agree."""
+    found: tuple[str, ...] | None = None
+    for name in spec.block_graphs():
+        graph = spec.graphs[name]
+        made = tuple(output.name.removeprefix(NEXT) for output in graph.outputs)
+        missing = set(made) - {tensor.name for tensor in graph.inputs}
+        if missing or found not in (None, made):
+            raise BundleError(f"{graph.file}: expected outputs that the next block takes, got {', '.join(made)}")
+        found = made
+    return found or ()
 
 
 def _entry(spec: Denoiser) -> Graph:
@@ -230,10 +246,6 @@ class _Pool:
         return whole if whole.shape == shape else Buffer(whole.pointer, shape, spec.dtype, whole.owner, whole.device)
 
 
-def _inputs(side: int) -> dict[str, str]:
-    return {name: f"{name} {side}" for name in STATE}
-
-
-def _outputs(graph: Graph, side: int) -> dict[str, str]:
-    """The state is the first outputs of a graph, whatever they are called there."""
-    return {spec.name: f"{name} {side}" for spec, name in zip(graph.outputs, STATE, strict=False)}
+def _side(carried: tuple[str, ...], side: int, before: str = "") -> dict[str, str]:
+    """Roles of what is carried from block to block: one of two sets of buffers."""
+    return {before + name: f"{name} {side}" for name in carried}

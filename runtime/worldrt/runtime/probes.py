@@ -190,7 +190,7 @@ def _set_level(bound: BoundDenoiser, shape: DenoiserShape, sigma: float, seed: i
     """Latents of variance 1 with noise of that level on them, which is what the network is trained on."""
     data, noise = _generator("x", seed).standard_normal((2, *shape.latents()), np.float32)
     bound.fill("x", data + np.float32(sigma) * noise)
-    bound.fill("level", np.full((1, shape.frames), sigma, np.float32))
+    bound.fill_levels(np.full((1, shape.frames), sigma, np.float32))
 
 
 def _guidance(spec: Denoiser) -> float:

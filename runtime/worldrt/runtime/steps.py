@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.device import Buffer
-from worldrt.runtime.bound import ALL, BoundDenoiser
+from worldrt.runtime.bound import ALL, LEVELS, BoundDenoiser
 from worldrt.runtime.samplers import SamplerTable
 from worldrt.runtime.updates import Rows, Update, bind_copy, bind_update
 
@@ -21,9 +21,10 @@ class Steps:
 
     def __init__(self, bound: BoundDenoiser, table: SamplerTable, guidance: float, renoise: Renoise | None) -> None:
         self.bound, self.table, self.guidance = bound, table, guidance
-        device, level, shape = bound.device, bound.inputs["level"], bound.x.shape
+        device, shape = bound.device, bound.x.shape
         self.frames = shape[2]
-        self._levels = Rows(device, level, _levels(table, level.shape))
+        places = [bound.inputs[name] for name in LEVELS if name in bound.inputs]
+        self._levels = [Rows(device, place, _levels(table, place.shape)) for place in places]
         self._rows = self.rows("coefficients", table.coefficients)
         self.prev = bound.keep("previous", shape, "float32") if table.needs_previous else None
         if self.prev is not None:
@@ -62,7 +63,8 @@ class Steps:
 
     def begin(self, index: int) -> None:
         """Put level, coefficients and noise of a row in their places."""
-        self._levels.set(index)
+        for levels in self._levels:
+            levels.set(index)
         self._rows.set(index)
         if self._noise is not None and self._renoise is not None and self.table.coefficients[index, 3]:
             self.bound.device.upload(self._noise, self._renoise(index))

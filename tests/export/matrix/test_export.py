@@ -23,8 +23,10 @@ from worldrt.export.families.matrix.nano import make_checkpoint
 from worldrt.export.families.matrix.variants import NANO, variant
 from worldrt.export.plan import Options
 from worldrt.export.run import export_bundle
-from worldrt.export.verify import random_inputs, run_graph
+from worldrt.export.verify import random_inputs
 from worldrt.runtime import cli as run_cli
+from worldrt.runtime.components import Execution, Opener
+from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
 
 SMALL = variant(NANO)
 
@@ -96,19 +98,18 @@ def test_blocks_one_after_the_other_are_the_network(blocks):
     axes = {"batch": 1, "frames": 5, "context_frames": 5, "rows": 3, "columns": 5, "tokens": 15, "text": 6}
     known = random_inputs(component.graphs["embed"].inputs, axes)
     known["level"] = np.array([SMALL.fixed_levels()], np.float32)
-    known["last_level"] = known["level"][:, -1:]
     given = [torch.from_numpy(known[name]) for name in ("x", "text", "control", "position", "level")]
     expected = Denoise(dit, Schedule.of(SMALL.diffusion))(*given).numpy()
 
     names = ["embed", *(component.block_graph(i) for i in range(component.blocks - 1)), "head"]
     assert names == ["embed", "block", "block", "block_control", "head"]
-    for number, name in enumerate(names):
-        graph = component.graphs[name]
-        weights = store.of_graph(graph, max(0, number - 1))
-        taken = {spec.name: known[spec.name] for spec in graph.inputs}
-        made = run_graph(graph, blocks.path(graph.file), taken, weights, blocks.weight_root)
-        known |= {key.removeprefix("next_"): value for key, value in made.items()}
-    assert np.abs(known["x0"] - expected).max() <= 1e-5 * np.abs(expected).max()
+    bound = DenoiserModel(Opener(blocks, Execution()), component).bind(DenoiserShape(16, 5, 6, 10, 6), guided=False)
+    bound.fill_text(known["text"][0], None)
+    bound.fill_levels(known["level"])
+    for name in ("x", "control", "position"):
+        bound.fill(name, known[name])
+    bound.run()
+    assert np.abs(bound.cond.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_flags_of_worlds_are_refused_for_other_families(capsys, tmp_path):

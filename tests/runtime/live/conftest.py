@@ -21,16 +21,16 @@ SIZE = (48, 32)
 
 
 class NanoMatrix:
-    """`folder` is the bundle, `modules` what its sessions run, by graph file."""
+    """`folder` is the bundle, `modules` what its sessions run, by graph file. The checkpoint is in `root`."""
 
-    def __init__(self, root: Path, stubs) -> None:
-        self.root, self.folder, self.modules, self.stubs = make_checkpoint(root / "checkpoint"), root / NANO, {}, stubs
+    def __init__(self, root: Path, folder: Path, stubs, form: str = "whole") -> None:
+        self.root, self.folder, self.modules, self.stubs = root, folder, {}, stubs
         self.folder.mkdir()
         v = variant(NANO)
         dit, vae, text = f"transformer/{MODEL_FILE}", f"vae/{MODEL_FILE}", "text_encoder/model.safetensors"
         denoiser = stubs.denoiser_spec(
-            self._graphs("world", graphs.denoiser_graphs(v.dit, v.diffusion), dit),
-            "whole",
+            self._graphs("world", graphs.denoiser_graphs(v.dit, v.diffusion, form), dit),
+            form,
             v.dit.blocks,
             dit,
             conditions={"control": b.Condition("frame"), "text": b.Condition("clip")},
@@ -61,18 +61,28 @@ class NanoMatrix:
     def _graphs(self, part, sources, weight_file):
         (self.folder / part).mkdir()
         weights, found = load_file(self.root / weight_file), {}
+        blocks = graphs.block_instances(variant(NANO).dit)
         for source in sources:
             file = f"{part}/{source.name}.onnx"
             (self.folder / file).write_text(f"stands for {file}")
             self.modules[file] = source.module
-            found[source.name] = self.stubs.graph_of(source, file, weights, b.file_sha256(self.folder / file))
+            block, sha256 = blocks.get(source.name, [0])[0], b.file_sha256(self.folder / file)
+            found[source.name] = self.stubs.graph_of(source, file, weights, sha256, block)
         return found
 
 
 @pytest.fixture(scope="session")
 def nano_matrix_bundle(tmp_path_factory, stubs) -> NanoMatrix:
     torch.set_num_threads(1)
-    return NanoMatrix(tmp_path_factory.mktemp("matrix"), stubs)
+    root = tmp_path_factory.mktemp("matrix")
+    return NanoMatrix(make_checkpoint(root / "checkpoint"), root / NANO, stubs)
+
+
+@pytest.fixture(scope="session")
+def nano_matrix_blocks(nano_matrix_bundle, stubs) -> NanoMatrix:
+    """The same checkpoint, with the denoiser in block form."""
+    whole = nano_matrix_bundle
+    return NanoMatrix(whole.root, whole.folder.with_name("blocks"), stubs, "block")
 
 
 @pytest.fixture

@@ -51,8 +51,7 @@ class WindowDenoiser:
                 bound.fill_text(text, None)
                 window.text = text
             bound.fill("x", x)
-            if "level" in bound.inputs:
-                bound.fill("level", level)
+            bound.fill_levels(level)
             for name, values in conditions.items():
                 bound.fill(name, values)
             bound.step(("x0",), bound.run)
