@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worldrt.benchmarks import machine as machines
+from worldrt.benchmarks.costs import cli as predict_cli
 from worldrt.benchmarks.render import markdown
 from worldrt.benchmarks.results import FAILED, Report, Table, read, report, write
 from worldrt.engine import cli
@@ -77,7 +78,14 @@ def build_parser() -> cli.Parser:
     sampling.add_argument("--threads", type=int, default=machines.available_cores())
     show = verbs.add_parser("show", help="print a result file as Markdown")
     show.add_argument("file", type=Path)
+    show.set_defaults(command=_show)
+    predict_cli.add(verbs)
     return parser
+
+
+def _show(args: Namespace) -> int:
+    print(markdown(read(args.file)), end="")
+    return 0
 
 
 def _verb(verbs: Any, name: str, measure: Any, rounds: int, text: str) -> cli.Parser:
@@ -93,9 +101,9 @@ def _verb(verbs: Any, name: str, measure: Any, rounds: int, text: str) -> cli.Pa
 def _main(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
-    if args.verb == "show":
-        print(markdown(read(args.file)), end="")
-        return 0
+    if hasattr(args, "command"):
+        code: int = args.command(args)
+        return code
     if args.rounds < 1:
         raise InputError(f"--rounds: expected 1 or more, got {args.rounds}")
     machine = machines.identify(argv)

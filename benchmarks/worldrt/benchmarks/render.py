@@ -10,14 +10,15 @@ from worldrt.benchmarks.results import Report, Table
 
 def markdown(report: Report) -> str:
     """Tables first, then what they were measured on."""
-    parts = [f"# trt-bench {report.verb}", *map(_table, report.tables), _machine(report.machine), _settings(report)]
+    parts = [f"# trt-bench {report.verb}", *map(table, report.tables), _machine(report.machine), _settings(report)]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
-    numeric = [any(_is_number(row[i]) for row in table.rows) for i in range(len(table.columns))]
-    cells = [[_cell(value) for value in row] for row in table.rows]
-    widths = [max(len(text) for text in column) for column in zip(table.columns, *cells, strict=True)]
+def table(made: Table, level: int = 2) -> str:
+    """A table below a heading, in columns that are aligned in plain text, too."""
+    numeric = [any(is_number(row[i]) for row in made.rows) for i in range(len(made.columns))]
+    cells = [[cell(value) for value in row] for row in made.rows]
+    widths = [max(len(text) for text in column) for column in zip(made.columns, *cells, strict=True)]
 
     def line(row: list[str]) -> str:
         padded = (
@@ -26,17 +27,18 @@ def _table(table: Table) -> str:
         return f"| {' | '.join(padded)} |"
 
     rule = [f"{'-' * (max(w, 3) - 1)}{':' if right else '-'}" for w, right in zip(widths, numeric, strict=True)]
-    rows = [line(list(table.columns)), f"| {' | '.join(rule)} |", *map(line, cells)]
-    notes = [f"\n{note}" for note in table.notes]
-    return "\n".join([f"## {table.title}", "", *rows, *notes])
+    rows = [line(list(made.columns)), f"| {' | '.join(rule)} |", *map(line, cells)]
+    notes = [f"\n{note}" for note in made.notes]
+    return "\n".join([f"{'#' * level} {made.title}", "", *rows, *notes])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A cell as text; numbers with three significant digits."""
     if value is None:
         return "-"
     if isinstance(value, float):
         return _number(value)
-    return str(value).replace("|", "\\|")
+    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _number(value: float) -> str:
@@ -49,7 +51,8 @@ def _number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a cell is to stand at the right."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -68,4 +71,4 @@ def _machine(machine: Machine) -> str:
 
 
 def _settings(report: Report) -> str:
-    return "Settings: " + ", ".join(f"{name} {_cell(value)}" for name, value in report.settings.items()) + "."
+    return "Settings: " + ", ".join(f"{name} {cell(value)}" for name, value in report.settings.items()) + "."
