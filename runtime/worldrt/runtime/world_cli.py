@@ -18,6 +18,7 @@ from worldrt.runtime.live import offline, replay
 from worldrt.runtime.live.latency import Latencies
 from worldrt.runtime.live.pace import PaceOptions
 from worldrt.runtime.live.places import open_live
+from worldrt.runtime.live.recording import Recording
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.stamps import LiveFrame
 from worldrt.runtime.live.steering import Written
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         log = None
         if args.record is not None:
-            log = stack.enter_context(closing(replay.Recording(args.record, world.facts())))
+            log = stack.enter_context(closing(Recording(args.record, world.facts())))
         session, prompt, frames = _session(args, world, guard, log)
         stack.callback(session.stop)
         result = _made(args, session, prompt, frames)
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _session(
-    args: argparse.Namespace, world: World, guard: Guard | None, log: replay.Recording | None
+    args: argparse.Namespace, world: World, guard: Guard | None, log: Recording | None
 ) -> tuple[WorldSession, str, int | None]:
     """The session, its prompt, and how many frames it has, where that is known."""
     options: dict[str, Any] = {"log": log}

@@ -60,6 +60,13 @@ def add_shared(parser: Parser) -> None:
     add("--base_steps", type=int, metavar="N", help="sampler steps of that clip")
     add = parser.add_argument_group("in time").add_argument
     add("--idle", choices=("neutral", "hold", "random"), default="neutral", help="without a key: stand, go on, or draw")
+    add(
+        "--commit_level",
+        type=int,
+        metavar="N",
+        help="a control reaches frames in flight whose noise is at level N or above (1 to the schedule's steps); by "
+        "default it is for frames that begin",
+    )
     add("--fps", type=float, help="frames per second; the model's own by default")
     add("--late", choices=("slow", "drop"), default="slow", help="of frames that come too late: show all, or drop some")
     input_flags.add(parser)

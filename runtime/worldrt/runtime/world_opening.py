@@ -40,7 +40,12 @@ def open_world(args: argparse.Namespace) -> tuple[World, Guard | None]:
         base = Models.open(
             [args.base_bundle], backend=execution.backend, device=execution.device, options=execution.options
         )
-    options: dict[str, Any] = {"guidance": args.guidance_scale, "base": base, "base_steps": args.base_steps}
+    options: dict[str, Any] = {
+        "guidance": args.guidance_scale,
+        "commit_level": args.commit_level,
+        "base": base,
+        "base_steps": args.base_steps,
+    }
     world = World(models, size=world_flags.size(args.size), **options)
     if args.init_video is None:
         return world, guard

@@ -10,7 +10,8 @@ import pytest
 from worldrt.engine.errors import InputError, OutputError
 from worldrt.runtime.live.clock import RealClock, SimulatedClock
 from worldrt.runtime.live.pace import PaceOptions
-from worldrt.runtime.live.replay import Recording, check_model, read, replaying
+from worldrt.runtime.live.recording import Recording
+from worldrt.runtime.live.replay import check_model, read, replaying
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Wheel
 
@@ -118,7 +119,7 @@ def test_a_recording_is_not_overwritten(tmp_path):
 def test_a_disk_that_is_full_ends_the_recording_and_not_the_world(tmp_path):
     recording = Recording(tmp_path / "w.jsonl", {})
     recording._file.close()
-    recording._file = open("/dev/full", "w")  # noqa: SIM115
+    recording._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     session = WorldSession(ToyModel(), clock=simulated(), log=recording)
     session.start("a road")
     assert len(played(session, 20)) >= 20

@@ -17,6 +17,7 @@ STAGES = {
     "hand-over and decode": ("denoise_end", "decoded"),
     "bound to decoded": ("bound", "decoded"),
     "control to decoded": ("control", "decoded"),
+    "guard": ("decoded", "checked"),
     "encode": ("decoded", "encoded"),
     "send": ("encoded", "sent"),
     "control to sent": ("control", "sent"),

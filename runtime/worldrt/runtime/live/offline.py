@@ -8,11 +8,12 @@ from itertools import islice
 from worldrt.engine.errors import InputError
 from worldrt.runtime.live.clock import Clock
 from worldrt.runtime.live.controls import LATENTS_PER_SECOND, base_signal, check_control, parse_signal, stream_signal
-from worldrt.runtime.live.hooks import Guard, Log
+from worldrt.runtime.live.hooks import Log
 from worldrt.runtime.live.model import LiveModel, Picture
 from worldrt.runtime.live.pace import PaceOptions
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Written
+from worldrt.runtime.safety.base import Guard
 
 LONGEST_S = 24 * 3600
 CONTROL_SEED = 42
@@ -51,8 +52,9 @@ def generate(
     """Frames of a world that lasts so many seconds, of 4 latent frames each.
 
     `control_signal`: a control for each latent frame, `D,D,DL,...`, those of the frames that the world starts with
-    first; what is missing is random by `control_seed`, all of it for None. `seed` is that of all noise. Raises
-    `InputError`, or `BlockedError`, before anything runs.
+    first; what is missing is random by `control_seed`, all of it for None. `seed` is that of all noise. `guard` looks
+    at the prompt and at every frame. Raises `InputError`, or `BlockedError`, before anything runs; `BlockedError` from
+    the frames at the first one that is refused.
     """
     base, stream = signals(model, length_s, control_signal, control_seed)
     session = WorldSession(

@@ -1,4 +1,5 @@
-"""The making of one stream: rows of the queue in one stage, decoding in another, and a short hand-over between them.
+"""The making of one stream: rows of the queue in one stage, decoding in another, a guard's look at pictures in a third,
+and short hand-overs between them.
 
 Everything here is called by one thread, the session's; the stages get work that touches nothing else meanwhile.
 """
@@ -6,33 +7,34 @@ Everything here is called by one thread, the session's; the stages get work that
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from worldrt.engine.errors import BlockedError
 from worldrt.runtime.live.clock import Clock, Job
+from worldrt.runtime.live.hooks import Heard
 from worldrt.runtime.live.model import Array, Float32, LatentDecoder, LiveModel, Picture, Told
 from worldrt.runtime.live.stamps import LiveFrame, Stamps
 from worldrt.runtime.live.steering import Bound, Steering
 from worldrt.runtime.queue.conditions import Condition
 from worldrt.runtime.queue.queue import Latent
 from worldrt.runtime.queue.state import restore, snapshot
+from worldrt.runtime.safety.base import Guard
 
-Made = Callable[[int, float, float], None]
-BeforeRow = Callable[[int], None]
-OnBound = Callable[[int, Bound], None]
+Shown = list[tuple[Picture, Stamps]]
 
 
 @dataclass
 class _Batch:
-    """Latents that left the queue together, on their way to pictures."""
+    """Latents that left the queue together, on their way to pictures, and how long each stage worked on them."""
 
     row_s: float
     left: int
     frames: int = 0
     first_s: float | None = None
     decode_s: float = 0.0
+    guard_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +48,7 @@ class StreamState:
 
 
 class Production:
-    """Makes frames into `frames`. `before_row` and `on_bound` are called in the denoising stage: with the number of the
-    row to come, and with each frame that gets its control. `made` hears of frames, the seconds of work up to the first
-    of them, without waiting, and those of the slowest stage."""
+    """Makes frames into `frames`, none of them before `guard` has seen it. `heard` is told what happens."""
 
     def __init__(
         self,
@@ -58,30 +58,32 @@ class Production:
         steering: Steering,
         seed: int,
         *,
-        made: Made = lambda frames, took_s, busy_s: None,
-        before_row: BeforeRow = lambda row: None,
-        on_bound: OnBound = lambda frame, bound: None,
+        heard: Heard | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.frames: deque[LiveFrame] = deque()
         self._model, self._clock, self._steering = model, clock, steering
-        self._made, self._before_row, self._on_bound = made, before_row, on_bound
+        self._heard, self._guard = heard or Heard(), guard
         self.queue = model.queue(told, self._feed, seed)
         self._decoder: LatentDecoder = model.decoder()
         self._row: Job | None = None
-        self._decoding: tuple[Job, _Batch] | None = None
         self._latents: deque[tuple[Float32, Stamps, _Batch]] = deque()  # the hand-over: those of one row
+        self._decoding: tuple[Job, _Batch] | None = None
+        self._decoded: deque[tuple[Shown, _Batch]] = deque()  # of one latent, before it is looked at
+        self._looking: tuple[Job, _Batch, int] | None = None
         self._bound: dict[int, tuple[float | None, float]] = {}
         self._index = 0
 
     @property
     def jobs(self) -> list[Job]:
         """What is under way."""
-        return [job for job in (self._row, self._decoding and self._decoding[0]) if job]
+        stages = (self._row, self._decoding and self._decoding[0], self._looking and self._looking[0])
+        return [job for job in stages if job]
 
     @property
     def done(self) -> bool:
         """Whether all frames were made and taken."""
-        return not (self.jobs or self._latents or self.frames) and self.queue.done
+        return not (self._busy or self.frames) and self.queue.done
 
     @property
     def may_begin(self) -> bool:
@@ -92,30 +94,39 @@ class Production:
     @property
     def frames_to_come(self) -> int:
         """Frames that are made, or will be by what is under way."""
-        return len(self.frames) + self._model.frames_at_once * (self._decoding is not None)
+        looked_at = sum(len(shown) for shown, _ in self._decoded) + (self._looking[2] if self._looking else 0)
+        return len(self.frames) + looked_at + self._model.frames_at_once * (self._decoding is not None)
 
     def begin(self) -> None:
         """Begin the rows up to the next latents."""
         self._row = self._clock.submit("denoise", self._rows)
 
     def collect(self) -> None:
-        """Take what is done, and go on with it. Raises what a stage raised; then this stream cannot go on."""
+        """Take what is done, and go on with it. Raises what a stage raised, `BlockedError` for a picture that the guard
+        refuses; then this stream cannot go on."""
         if self._row is not None and self._row.done():
             row, self._row = self._row, None
             latents = row.result()
-            batch = _Batch(row.ended_s - row.begun_s, len(latents))
+            batch = _Batch(_seconds(row), len(latents))
             for latent in latents:
                 self._latents.append((latent.latent, self._stamps(latent.number, row), batch))
+        if self._looking is not None and self._looking[0].done():
+            (look, batch, _), self._looking = self._looking, None
+            batch.guard_s += _seconds(look)
+            self._made([(picture, stamps.at(checked=look.ended_s)) for picture, stamps in look.result()], batch)
         if self._decoding is not None and self._decoding[0].done():
             (job, batch), self._decoding = self._decoding, None
-            self._decoded(job, batch)
-        if self._decoding is None and self._latents:
+            batch.decode_s += _seconds(job)
+            self._decoded.append(([(p, stamps.at(decoded=job.ended_s)) for p, stamps in job.result()], batch))
+        if self._decoded and self._looking is None:
+            self._look(*self._decoded.popleft())
+        if self._decoding is None and self._latents and not self._decoded:
             latent, stamps, batch = self._latents.popleft()
             self._decoding = self._clock.submit("decode", lambda: self._decode(latent, stamps)), batch
 
     def settle(self) -> None:
         """Wait until nothing is under way. Raises what `collect` does."""
-        while self.jobs or self._latents:
+        while self._busy:
             self._clock.wait(self._clock.now() + 1.0, self.jobs)
             self.collect()
 
@@ -124,7 +135,7 @@ class Production:
         for job in self.jobs:
             with suppress(Exception):  # it was raised before, or nobody wants it any more
                 job.result()
-        self._row, self._decoding = None, None
+        self._row, self._decoding, self._looking = None, None, None
 
     def state(self) -> StreamState:
         """Everything that the next frames depend on; to be called settled."""
@@ -138,9 +149,14 @@ class Production:
         self.frames, self._index = deque(state.frames), state.index
         self._bound = {}
 
+    @property
+    def _busy(self) -> bool:
+        return bool(self.jobs or self._latents or self._decoded)
+
     def _rows(self) -> list[Latent]:
         while not self.queue.done:
-            self._before_row(self.queue.row_number)
+            self._heard.before_row(self.queue.row_number)
+            self._bind_late()
             latents = self.queue.run()
             if latents:
                 return latents
@@ -150,27 +166,64 @@ class Production:
         bound = self._steering.of(frame)
         if bound is None:
             return None
+        self._heard.bound(frame, bound)
+        return self._condition(frame, bound)
+
+    def _bind_late(self) -> None:
+        """Give the frames in flight that still take one the newest control, where the schedule has it so."""
+        queue, lowest = self.queue, self.queue.schedule.commit_level
+        if lowest is None:
+            return
+        end = queue.first + queue.filled if queue.end is None else queue.end
+        slots = range(min(queue.filled, end - queue.first))
+        frames = [queue.first + slot for slot in slots if queue.levels[slot] >= lowest]
+        bound = self._steering.late(queue.row_number) if frames else None
+        if bound is not None:
+            self._heard.late(queue.row_number, bound)
+            for frame in frames:
+                queue.rebind(frame, self._condition(frame, bound))
+
+    def _condition(self, frame: int, bound: Bound) -> Condition:
         self._bound[frame] = bound.came_s, self._clock.now()
-        self._on_bound(frame, bound)
-        return Condition(frame + self.queue.schedule.given, self._model.condition(bound.control))
+        return Condition(self.queue.conditions.next, self._model.condition(bound.control))
 
     def _stamps(self, number: int, row: Job) -> Stamps:
         came_s, bound_s = self._bound.pop(number, (None, None))
         for old in [frame for frame in self._bound if frame < number]:
             del self._bound[old]  # of frames that are not shown
-        return Stamps(came_s, bound_s, row.begun_s, row.ended_s)
+        return Stamps(came_s, bound_s, max(row.begun_s, bound_s or row.begun_s), row.ended_s)
 
-    def _decode(self, latent: Float32, stamps: Stamps) -> list[tuple[Picture, Stamps]]:
+    def _decode(self, latent: Float32, stamps: Stamps) -> Shown:
         return [(picture, stamps) for picture in self._decoder(latent[:, :, None])]
 
-    def _decoded(self, job: Job, batch: _Batch) -> None:
-        for picture, stamps in job.result():
-            self.frames.append(LiveFrame(self._index, picture, stamps.at(decoded=job.ended_s)))
+    def _look(self, shown: Shown, batch: _Batch) -> None:
+        """Have the guard look at pictures, beside the making of the next ones."""
+        if self._guard is None or not shown:
+            self._made(shown, batch)
+        else:
+            first = self._index
+            self._looking = self._clock.submit("guard", lambda: self._seen(shown, first)), batch, len(shown)
+
+    def _seen(self, shown: Shown, first: int) -> Shown:
+        assert self._guard is not None
+        pictures = (picture for picture, _ in shown)
+        seen = list(self._guard.frames(pictures, self._model.video.pixel_format, start=first))
+        if len(seen) != len(shown):
+            raise BlockedError(f"frame {first}: the guardrail gave back {len(seen)} frames for {len(shown)}")
+        return [(picture, stamps) for picture, (_, stamps) in zip(seen, shown, strict=True)]
+
+    def _made(self, shown: Shown, batch: _Batch) -> None:
+        for picture, stamps in shown:
+            self.frames.append(LiveFrame(self._index, picture, stamps))
             self._index += 1
-            batch.frames += 1
+        batch.frames += len(shown)
         batch.left -= 1
-        batch.decode_s += job.ended_s - job.begun_s
         if batch.frames and batch.first_s is None:
-            batch.first_s = batch.row_s + batch.decode_s
+            batch.first_s = batch.row_s + batch.decode_s + batch.guard_s
         if batch.left == 0 and batch.first_s is not None:
-            self._made(batch.frames, batch.first_s, max(batch.row_s, batch.decode_s))
+            self._heard.made(batch.frames, batch.first_s, max(batch.row_s, batch.decode_s, batch.guard_s))
+
+
+def _seconds(job: Job) -> float:
+    """How long a job took; nothing where the clock was turned back meanwhile."""
+    return max(0.0, job.ended_s - job.begun_s)

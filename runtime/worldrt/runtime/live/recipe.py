@@ -31,15 +31,23 @@ class Recipe:
         return self.plan.schedule
 
 
-def recipe(spec: Denoiser, *, schedule: Schedule | None = None, guidance: float | None = None) -> Recipe:
+def recipe(
+    spec: Denoiser,
+    *,
+    schedule: Schedule | None = None,
+    guidance: float | None = None,
+    commit_level: int | None = None,
+) -> Recipe:
     """The manifest's own queue, or its sampler under another schedule. `guidance` as the model's convention counts it;
-    None takes its default. Raises `InputError`."""
+    None takes its default. `commit_level`: that of the schedule, where it is given. Raises `InputError`."""
     if schedule is None:
         if spec.stream is None:
             raise InputError("this model makes clips and no stream; give the bundle of another model, or a schedule")
         schedule = methods.swin_dpm(spec.sampler.steps, spec.stream.groups, spec.stream.group)
     elif spec.levels is not None:
         raise InputError("schedule: the levels are part of this bundle's graph; export it without --fold_levels")
+    if commit_level is not None:
+        schedule = replace(schedule, commit_level=commit_level)
     scale = spec.guidance.scale if guidance is None else guidance
     if not np.isfinite(scale) or abs(scale) > 1000:
         raise InputError(f"guidance scale: expected a number up to 1000, got {scale}")

@@ -1,75 +1,20 @@
-"""Recordings of sessions: JSON lines of all that the frames depend on. The same model makes the same frames of them.
-
-    {"worldrt_world": 1, "model": {...}}
-    {"begin": {"prompt": "a road", "seed": 0, "base": ["D"]}}      the world began; again after each reset
-    {"frame": 0, "control": "D"}                                   this latent frame and those after it
-    {"row": 12, "prompt": "rain"}                                  from this row on
-    {"end": {"frames": 480}}                                       frames that were shown
-
-Each line is written when it happens, so a recording that was cut short is good up to there.
-"""
+"""Sessions made again from their recordings (`worldrt.runtime.live.recording`), by the same model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldrt.engine.errors import InputError, OutputError
+from worldrt.engine.errors import InputError
 from worldrt.runtime.live.model import LiveModel
+from worldrt.runtime.live.recording import MARK, VERSION
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Replayed
 
-VERSION = 1
-MARK = "worldrt_world"
 LONGEST_LINE = 100_000
-
-
-class Recording:
-    """Writes a session into a file, which is not to exist. Raises `OutputError`. What cannot be written while the world
-    runs ends the recording, not the world; `problem` says why."""
-
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        try:
-            self._file = path.open("x", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be recorded to: {error.strerror}; give another place") from error
-        self.problem = ""
-        self._control: str | None = None
-        self._begun = False
-        self._write({MARK: VERSION, "model": dict(facts)})
-
-    def begin(self, prompt: str, seed: int, base: Sequence[str]) -> None:
-        self._control, self._begun = None, True
-        self._write({"begin": {"prompt": prompt, "seed": seed, "base": list(base)}})
-
-    def control(self, frame: int, control: str) -> None:
-        if control != self._control:
-            self._control = control
-            self._write({"frame": frame, "control": control})
-
-    def prompt(self, row: int, prompt: str) -> None:
-        self._write({"row": row, "prompt": prompt})
-
-    def end(self, frames: int) -> None:
-        if self._begun:
-            self._begun = False
-            self._write({"end": {"frames": frames}})
-
-    def close(self) -> None:
-        """After the session has stopped."""
-        self._file.close()
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        if self.problem:
-            return
-        try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-        except OSError as error:
-            self.problem = f"the recording ended: {error.strerror}"
 
 
 @dataclass
@@ -80,6 +25,7 @@ class Script:
     seed: int
     base: tuple[str, ...]
     controls: dict[int, str] = field(default_factory=dict)
+    late: dict[int, str] = field(default_factory=dict)
     prompts: dict[int, str] = field(default_factory=dict)
     frames: int | None = None
 
@@ -114,15 +60,19 @@ def read(path: Path) -> tuple[Mapping[str, Any], list[Script]]:
 
 def replaying(model: LiveModel, script: Script, **options: Any) -> WorldSession:
     """A session that does what a recording says; `options` are those of `WorldSession`. It is to be started with
-    `script.prompt`, and goes on after `script.frames` frames as if no key had changed."""
-    return WorldSession(
+    `script.prompt`, and goes on after `script.frames` frames as if no key had changed. Raises `InputError` or
+    `BlockedError` for a prompt that may not be."""
+    session = WorldSession(
         model,
         seed=script.seed,
         base=script.base,
-        steering=Replayed(script.controls),
+        steering=Replayed(script.controls, late=script.late),
         prompts=script,
         **options,
     )
+    for prompt in script.prompts.values():
+        session.check(prompt)
+    return session
 
 
 def check_model(facts: Mapping[str, Any], model: LiveModel) -> None:
@@ -144,6 +94,8 @@ def _take(data: Any, scripts: list[Script]) -> None:
         begun = data["begin"]
         base = tuple(_is(str, name) for name in _is(list, begun["base"]))
         scripts.append(Script(_is(str, begun["prompt"]), _is(int, begun["seed"]), base))
+    elif "late" in data:
+        scripts[-1].late[_is(int, data["row"])] = _is(str, data["late"])
     elif "control" in data:
         scripts[-1].controls[_is(int, data["frame"])] = _is(str, data["control"])
     elif "prompt" in data:

@@ -17,8 +17,8 @@ class Stamps:
     """Monotonic seconds at which a frame passed a stage; None where it has not, or does not pass it at all.
 
     `control`: the control that it answers came in. `bound`: the control was bound to the frame. `denoise_begin`,
-    `denoise_end`: its last call of the transformer. `decoded`: the picture is in host memory. `encoded`: its access
-    unit is complete. `sent`: handed to a socket or to a file.
+    `denoise_end`: its last call of the transformer. `decoded`: the picture is in host memory. `checked`: the guard has
+    seen it. `encoded`: its access unit is complete. `sent`: handed to a socket or to a file.
 
     Stamps never change, so readers in several threads may each carry their own forward.
     """
@@ -28,6 +28,7 @@ class Stamps:
     denoise_begin: float | None = None
     denoise_end: float | None = None
     decoded: float | None = None
+    checked: float | None = None
     encoded: float | None = None
     sent: float | None = None
 

@@ -33,6 +33,11 @@ class Steering(Protocol):
         """The control of a frame, asked for in ascending order; None ends the world before it."""
         ...
 
+    def late(self, row: int) -> Bound | None:
+        """The control that frames in flight get before a row in place of theirs; None leaves them what they have. Asked
+        only where the schedule binds late."""
+        ...
+
     def fork(self) -> Steering:
         """Another one of the same kind, with no key pressed."""
         ...
@@ -55,6 +60,7 @@ class Wheel:
         self._lock = threading.Lock()
         self._pressed: str | None = None
         self._came_s: float | None = None
+        self._changes = self._changes_taken = 0
         self._last = "D" if idle != "neutral" and "D" in names else self._neutral
         self._random = RandomControls(seed, holds=(2, 4, 4)) if idle == "random" else None
 
@@ -64,6 +70,7 @@ class Wheel:
         with self._lock:
             if control != self._pressed:
                 self._pressed, self._came_s = control, now_s
+                self._changes += 1
 
     def of(self, frame: int) -> Bound:
         with self._lock:
@@ -73,6 +80,17 @@ class Wheel:
                 control, came_s = self._random(), None
             else:
                 control = self._last if self._idle == "hold" else self._neutral
+        self._last = control
+        return Bound(control, came_s)
+
+    def late(self, row: int) -> Bound | None:
+        with self._lock:
+            control, came_s, changed = self._pressed, self._came_s, self._changes != self._changes_taken
+            self._changes_taken = self._changes
+        if not changed or (control is None and self._random is not None):
+            return None
+        if control is None:
+            control = self._last if self._idle == "hold" else self._neutral
         self._last = control
         return Bound(control, came_s)
 
@@ -104,6 +122,9 @@ class Written:
             return None
         return Bound(self._signal[min(max(place, 0), len(self._signal) - 1)])
 
+    def late(self, row: int) -> None:
+        """What is written down is known from the beginning."""
+
     def fork(self) -> Written:
         return self  # it never changes
 
@@ -115,10 +136,13 @@ class Written:
 
 
 class Replayed:
-    """Controls as a recording has them: by the first frame that got each; none from frame `end` on."""
+    """Controls as a recording has them: by the first frame that got each, and, bound late, by row; none from frame
+    `end` on."""
 
-    def __init__(self, changes: Mapping[int, str], end: int | None = None) -> None:
-        self._changes, self._end = dict(changes), end
+    def __init__(
+        self, changes: Mapping[int, str], end: int | None = None, late: Mapping[int, str] | None = None
+    ) -> None:
+        self._changes, self._end, self._late = dict(changes), end, dict(late or {})
         self._now: str | None = None
 
     def press(self, control: str | None, now_s: float) -> None:
@@ -132,8 +156,12 @@ class Replayed:
             raise InputError(f"recording: no control for frame {frame}; the file is damaged")
         return Bound(self._now)
 
+    def late(self, row: int) -> Bound | None:
+        control = self._late.get(row)
+        return None if control is None else Bound(control)
+
     def fork(self) -> Replayed:
-        return Replayed(self._changes, self._end)
+        return Replayed(self._changes, self._end, self._late)
 
     def state(self) -> Any:
         return self._now

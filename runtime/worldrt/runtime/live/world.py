@@ -34,6 +34,7 @@ class World:
     """A `LiveModel` of opened bundles; graphs are loaded by `load`, or when they are first used.
 
     `size`: (width, height) in pixels. `schedule` in place of the model's own. `guidance` as the model counts it.
+    `commit_level`: frames take a new control while they are at this level or above, and not only when they enter.
     `init`: uint8 RGB frames (n, height, width, 3) that the world goes on from; without them the denoiser of `base`, or
     the world's own, makes a clip. Raises `InputError` for what cannot be used.
     """
@@ -46,6 +47,7 @@ class World:
         size: tuple[int, int] | None = None,
         schedule: Schedule | None = None,
         guidance: float | None = None,
+        commit_level: int | None = None,
         init: Picture | None = None,
         base: Models | None = None,
         base_steps: int | None = None,
@@ -54,7 +56,7 @@ class World:
         self.bundle = models.opener(task).bundle
         self.spec: Denoiser = self.bundle.manifest.denoisers[task]
         self._vae: Vae = models.vae(task).spec
-        self.recipe = recipe(self.spec, schedule=schedule, guidance=guidance)
+        self.recipe = recipe(self.spec, schedule=schedule, guidance=guidance, commit_level=commit_level)
         self._base_steps, self._guidance = base_steps, guidance
         self.video = self._format(size)
         self._symbols, self._table = control_table(self.bundle, self.spec)

@@ -24,10 +24,15 @@ class Guard(Protocol):
         it."""
 
     def frames(
-        self, frames: Iterator[Frame], pixel_format: PixelFormat = "rgb24", observer: Observer | None = None
+        self,
+        frames: Iterator[Frame],
+        pixel_format: PixelFormat = "rgb24",
+        observer: Observer | None = None,
+        *,
+        start: int = 0,
     ) -> Iterator[Frame]:
         """Yield the frames with the faces in them pixelated, a few at a time. Raises `BlockedError` at an unsafe one;
-        some before it may have been yielded then."""
+        some before it may have been yielded then. `start`: the number of the first one, for that error."""
 
     def unload(self) -> None:
         """Let the models go; they are loaded again when they are needed."""

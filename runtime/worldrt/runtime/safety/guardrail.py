@@ -43,12 +43,17 @@ class Guardrail:
                 raise refused(what, part, reason, "say it in other words")
 
     def frames(
-        self, frames: Iterator[Frame], pixel_format: PixelFormat = "rgb24", observer: Observer | None = None
+        self,
+        frames: Iterator[Frame],
+        pixel_format: PixelFormat = "rgb24",
+        observer: Observer | None = None,
+        *,
+        start: int = 0,
     ) -> Iterator[Frame]:
         if self._video is None and self._faces is None:
             yield from frames
             return
-        source, start, observer = iter(frames), 0, observer or Observer()
+        source, observer = iter(frames), observer or Observer()
         parts = [part for part in (self._video, self._faces) if part is not None]
         while held := list(islice(source, AT_ONCE_OFFLOADED if self._offload else AT_ONCE)):
             with observer.stage("guardrail"), self._there(*parts):  # not while the next frames are made

@@ -26,9 +26,9 @@ ABSENT = (
 
 
 def needs_models(bundles: Iterable[Bundle]) -> bool:
-    """Whether the guard of these bundles must look with its models, which are those of Cosmos-Predict2; for other
-    families, and for nano, which was never trained, words do."""
-    return any(bundle.manifest.family == "cosmos" and bundle.manifest.variant != "nano" for bundle in bundles)
+    """Whether the guard of these bundles must look with its models, which are those of Cosmos-Predict2 whatever the
+    family: no other one has published some. For nano models words do."""
+    return any(bundle.manifest.variant.partition("-")[0] != "nano" for bundle in bundles)
 
 
 def open_guard(
