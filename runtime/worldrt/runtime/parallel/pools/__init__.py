@@ -1,0 +1,1 @@
+"""Models in workers of a cluster: supervised, exactly once, in order."""

@@ -1,0 +1,166 @@
+"""Ray: a cluster that is there, or one on this machine for as long as it is needed.
+
+Ray is looked for when a cluster is opened, and nowhere else is it imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from worldrt.engine.errors import BackendError, InputError
+from worldrt.runtime.parallel.pools.base import Lost, Make, Ref
+
+PLACE_S = 60.0
+"""How long workers may wait for their places."""
+_OURS = "WORLDRT_"
+
+
+class RayCluster:
+    """Workers as Ray actors, each in a place of a group that was reserved; Ray restarts and retries nothing, since who
+    supervises must know what was done."""
+
+    def __init__(self, ray: Any, group: Any, gpus: float) -> None:
+        self._ray = ray
+        strategy = importlib.import_module("ray.util.scheduling_strategies").PlacementGroupSchedulingStrategy(group)
+        environment = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
+        self._actor = ray.remote(
+            num_cpus=1,
+            num_gpus=gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=strategy,
+            runtime_env={"env_vars": environment},
+        )(_Host)
+
+    def start(self, make: Make) -> RayHandle:
+        return RayHandle(self._ray, self._actor.remote(make, os.getcwd()))
+
+    def ready(self, ref: Ref) -> bool:
+        return bool(self._ray.wait([ref[1]], timeout=0)[0])
+
+    def wait(self, ref: Ref) -> None:
+        self._get(ref[1])
+
+    def get(self, ref: Ref) -> Any:
+        return self._get(ref[0])
+
+    def _get(self, ref: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(ref)
+        except errors.RayTaskError as error:
+            cause = error.cause
+            gone = isinstance(cause, (Lost, errors.RayError)) or isinstance(error, errors.RayActorError)
+            raise Lost(_short(error)) if gone else cause from None
+        except errors.RayError as error:
+            raise Lost(_short(error)) from None
+
+
+class RayHandle:
+    """An actor. A reference is a pair: of the value, and of a mark that tells that it is there."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self.actor = ray, actor
+
+    def call(self, method: str, *args: Any) -> Ref:
+        sent = [arg[0] if isinstance(arg, _Pair) else arg for arg in args]
+        return _Pair(self.actor.call.options(num_returns=2).remote(method, *sent))
+
+    def end(self) -> None:
+        self._ray.kill(self.actor, no_restart=True)
+
+
+class _Pair(list[Any]):
+    """The two references of a call."""
+
+
+class _Host:
+    """What runs in an actor's process."""
+
+    def __init__(self, make: Make, folder: str) -> None:
+        os.chdir(folder)  # places are given as seen from there
+        self._held = make()
+
+    def call(self, method: str, *args: Any) -> tuple[Any, None]:
+        return getattr(self._held, method)(*args), None
+
+
+@contextmanager
+def open_cluster(
+    workers: int, *, gpus: float = 0, address: str | None = None, memory_bytes: int | None = None
+) -> Iterator[RayCluster]:
+    """A cluster with places for so many workers of so many GPUs each: that of `address`, or one on this machine that
+    listens on loopback alone and is shut down in the end, whatever happens. `memory_bytes` is what values may take in
+    it. A process that has a connection to Ray keeps it.
+
+    Raises `BackendError` where Ray is not installed, `InputError` where the cluster cannot be had or is too small.
+    """
+    ray = _imported(local=address is None or address.startswith(("127.", "localhost")))
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.callback(ray.shutdown)
+            folder = None
+            if address is None:
+                folder = tempfile.mkdtemp(prefix="worldrt-ray-")
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.callback(ray.shutdown)
+            _connect(ray, address, folder, workers, memory_bytes)
+        group = _reserved(ray, workers, gpus)
+        stack.callback(importlib.import_module("ray.util").remove_placement_group, group)
+        yield RayCluster(ray, group, gpus)
+
+
+def _imported(*, local: bool) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if local:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # which has it listen on 127.0.0.1 alone; read on import
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise BackendError(f"ray is not installed ({error}); pip install 'worldrt[ray]'") from error
+
+
+def _connect(ray: Any, address: str | None, folder: str | None, workers: int, memory_bytes: int | None) -> None:
+    common = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is not None:
+            ray.init(address=address, **common)
+            return
+        ray.init(
+            num_cpus=max(workers, os.cpu_count() or 1),
+            include_dashboard=False,
+            object_store_memory=memory_bytes,
+            _temp_dir=folder,
+            **common,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "a cluster on this machine" if address is None else f"--ray_address {address}"
+        raise InputError(f"{where}: Ray cannot be reached: {_short(error)}") from error
+
+
+def _reserved(ray: Any, workers: int, gpus: float) -> Any:
+    """The places, once they are free."""
+    there = ray.cluster_resources()
+    for kind, wanted in (("GPU", workers * gpus), ("CPU", workers)):
+        if there.get(kind, 0) < wanted:
+            raise InputError(
+                f"Ray: {workers} workers want {wanted:g} {kind}s, and the cluster has {there.get(kind, 0):g}; ask for "
+                "fewer with --num_gpus_dit, --num_gpus_vae or --num_gpus, or add machines with 'ray start'"
+            )
+    place = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
+    group = importlib.import_module("ray.util").placement_group([place] * workers, strategy="PACK")
+    if not group.wait(PLACE_S):
+        importlib.import_module("ray.util").remove_placement_group(group)
+        raise InputError(f"Ray: {workers} workers found no place within {PLACE_S:g} s; others use the cluster")
+    return group
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {(lines or [''])[-1][:300]}"
