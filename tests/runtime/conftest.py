@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -188,7 +189,7 @@ def run_by_torch(monkeypatch, modules: Mapping[str, torch.nn.Module]) -> None:
     """Sessions are torch modules, by graph file."""
 
     def open_session(backend, path, graph, device, **_):
-        return TorchSession(graph, device, modules[graph.file])
+        return TorchSession(graph, device, deepcopy(modules[graph.file]))  # threads may each have one
 
     monkeypatch.setattr(components, "open_session", open_session)
 

@@ -7,7 +7,8 @@
     ├── ShapeError               a tensor that does not fit a graph
     ├── BackendError             a backend or device that is absent or refuses a graph
     │   ├── UnsupportedError     a sound graph, for which the backend has no kernels on this device
-    │   └── DeviceMemoryError    a device with too little memory for what was asked
+    │   ├── DeviceMemoryError    a device with too little memory for what was asked
+    │   └── RankError            a process of a run over several that is gone, stalled or has failed
     ├── OutputError              a place that cannot be written
     └── BlockedError             a prompt or a frame that the guardrail refuses; a command line exits with 3
 
@@ -47,6 +48,10 @@ class UnsupportedError(BackendError):
 
 class DeviceMemoryError(BackendError):
     """The device, or the host memory that it copies from, is too small for what was asked."""
+
+
+class RankError(BackendError):
+    """One of the processes of a run over several devices is gone, stalled or has failed. The text names its rank."""
 
 
 class OutputError(WorldrtError):

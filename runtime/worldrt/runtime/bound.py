@@ -71,6 +71,14 @@ class BoundDenoiser:
             assert rows is not None
             self.device.upload(target, rows.reshape(target.shape))
 
+    def own(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What this process has of an array (N, C, T, ...) over the frames of the clips: all of it."""
+        return array
+
+    def result(self) -> np.ndarray[Any, Any]:
+        """The state x of whole clips, on the host."""
+        return self.device.download(self.x)
+
     def keep(self, name: str, shape: Shape, dtype: str) -> Buffer:
         """A buffer that is allocated when first asked for, and has the same address ever after."""
         if name not in self.kept:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,39 +11,28 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.tensors import Shape
 from worldrt.runtime import philox
 from worldrt.runtime.bound import BoundDenoiser
+from worldrt.runtime.clip import Clip as Clip
+from worldrt.runtime.clip import Float32
 from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.engines import BACKENDS
 from worldrt.runtime.models import Models
 from worldrt.runtime.noise import check_seed, initial_noise
 from worldrt.runtime.observer import Observer
+from worldrt.runtime.parallel.orders import sampling_order
+from worldrt.runtime.parallel.ranks import Alone
 from worldrt.runtime.request import Settings
 from worldrt.runtime.samplers import SamplerTable
 from worldrt.runtime.sampling import sample
-
-Float32 = np.ndarray[Any, np.dtype[np.float32]]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What one clip is made from.
-
-    `texts`: rows (text, D) of the prompt and of the negative prompt. `conditions`: the denoiser's other inputs by name,
-    of batch 1; `position`, the index of each latent frame, is known without. `start`, latents (1, C, T, h, w) to edit:
-    sampling begins at them and noise of the table's first level, instead of at noise alone.
-    """
-
-    seed: int
-    texts: tuple[Float32, Float32]
-    conditions: Mapping[str, Float32]
-    start: Float32 | None = None
 
 
 def sample_clips(models: Models, task: str, settings: Settings, clips: Sequence[Clip], observer: Observer) -> Float32:
     """Latents (N, C, T, H/8, W/8) of clips that are made together, in one call of the denoiser for each row.
 
-    Raises `InputError` as `check_clips`.
+    Where there are several ranks, those besides rank 0 come here by its order. Raises `InputError` as `check_clips`.
     """
     check_clips(models, task, settings, len(clips))
+    ranks = models.execution.ranks or Alone()
+    ranks.order(*sampling_order(task, settings, clips))
     models.listen(observer)
     with observer.stage(f"{task}: load"):
         codec = models.vae(task)
@@ -53,7 +41,7 @@ def sample_clips(models: Models, task: str, settings: Settings, clips: Sequence[
         bound = models.with_room(
             task, "denoiser", lambda: models.denoiser(task).bind_again(shape, guided=guided, alone=alone)
         )
-        if not models.execution.offload and models.fits(task, "vae"):
+        if not models.execution.offload and models.fits(task, "vae") and ranks.rank == 0:
             codec.load("decode")
         _fill(bound, models.denoiser(task).conditions, shape, clips)
     table = settings.table()
@@ -62,19 +50,20 @@ def sample_clips(models: Models, task: str, settings: Settings, clips: Sequence[
     bound = _recorded(models, task, bound, len(table))
     noise = _Noise(table, settings.sigma_max, shape, clips)
     stage = f"{task}: sampling"
-    with observer.stage(stage):
+    with observer.stage(stage), ranks.rows(bound.device) as row_done:
         observer.progress(stage, 0, len(table))
         steps = sample(
             bound,
             table,
             noise.first(),
             guidance=settings.guidance,
-            renoise=noise.of_row,
+            renoise=lambda row: bound.own(noise.of_row(row)),
             shortcuts=settings.shortcuts or None,
         )
         for done in steps:
+            row_done()
             observer.progress(stage, done, len(table))
-        return bound.device.download(bound.x)
+        return bound.result()
 
 
 def check_clips(models: Models, task: str, settings: Settings, clips: int) -> None:

@@ -16,6 +16,7 @@ from worldrt.engine.overlay import WeightChange, open_changed
 from worldrt.engine.session import Session, open_session
 from worldrt.engine.weights import WeightStore, open_weights
 from worldrt.runtime.engines import BACKENDS, Engines
+from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.record import Recording
 
 
@@ -27,7 +28,8 @@ class Execution:
     calls, which needs less memory. `offload_text` lets the text encoder go once the prompts of a run are encoded;
     `offload` lets every model go once its part of a run is done. `gpu_memory_gb` limits what is held on the GPU:
     weights that do not fit are streamed from the host. `cuda_graphs` as of `worldrt.engine.graphs`. `record` writes
-    the denoisers' inputs and the frames into a folder. `clips` is how many clips engines can make in a call.
+    the denoisers' inputs and the frames into a folder. `clips` is how many clips engines can make in a call. `ranks`
+    are the processes that share the work.
     """
 
     backend: str = "onnxruntime"
@@ -41,6 +43,7 @@ class Execution:
     cuda_graphs: Mode = "auto"
     engines: Engines = field(default_factory=Engines)
     clips: int = 1
+    ranks: Ranks | None = None
 
     @cached_property
     def opened_device(self) -> Device:

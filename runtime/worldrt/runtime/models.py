@@ -15,6 +15,7 @@ from worldrt.engine.overlay import WeightChange
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, conditions_of
 from worldrt.runtime.observer import Observer
+from worldrt.runtime.parallel.denoiser import SharedDenoiser
 from worldrt.runtime.staging import again_with_room, component_bytes, let_go
 from worldrt.runtime.text import TextEncoder
 from worldrt.runtime.updates import check_kernels
@@ -141,7 +142,8 @@ class Models:
         key = self._key(task, "denoiser")
         if key in self._kept and not self._kept[key].loaded:
             del self._kept[key]
-        return self._keep(key, lambda: DenoiserModel(opener, spec))
+        ranks = self.execution.ranks
+        return self._keep(key, lambda: SharedDenoiser(opener, spec, ranks) if ranks else DenoiserModel(opener, spec))
 
     def vae(self, task: str) -> VaeCodec:
         opener = self.opener(task)
