@@ -29,7 +29,7 @@ print(json.dumps(sorted(sys.modules)))
 OUTSIDE_BASE = [
     "torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "diffusers", "transformers", "polygraphy", "ml_dtypes",
     "tensorrt", "tensorrt_rtx", "cuda", "ray", "carla", "nvidia", "PyNvVideoCodec", "PIL", "cv2", "psutil",
-    "httpx", "jinja2", "markupsafe", "aiohttp", "prometheus_client",
+    "httpx", "jinja2", "markupsafe", "aiohttp", "prometheus_client", "matplotlib",
 ]  # fmt: skip
 
 

@@ -13,13 +13,17 @@ from typing import Any
 from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.costs import cli as predict_cli
 from worldrt.benchmarks.render import markdown
-from worldrt.benchmarks.results import FAILED, Report, Table, read, report, write
+from worldrt.benchmarks.report import cli as report_cli
+from worldrt.benchmarks.results import FAILED, Extra, Report, Table, read, report, write
 from worldrt.engine import cli
 from worldrt.engine.errors import InputError, OutputError
 
 MODELS = ("nano", "2B", "14B")
-Made = tuple[Sequence[Table], dict[str, Any], dict[str, list[float]]]
-"""Tables, settings, samples."""
+Made = (
+    tuple[Sequence[Table], dict[str, Any], dict[str, list[float]]]
+    | tuple[Sequence[Table], dict[str, Any], dict[str, list[float]], Extra]
+)
+"""Tables, settings, samples; and figures and hashes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +83,7 @@ def build_parser() -> cli.Parser:
     show = verbs.add_parser("show", help="print a result file as Markdown")
     show.add_argument("file", type=Path)
     show.set_defaults(command=_show)
+    report_cli.add(verbs)
     predict_cli.add(verbs)
     return parser
 
@@ -94,6 +99,7 @@ def _verb(verbs: Any, name: str, measure: Any, rounds: int, text: str) -> cli.Pa
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a JSON result file into this folder")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write what is printed into this file, too")
     parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds after a warm-up (default %(default)s)")
+    parser.add_argument("--note", default="", help="what a reader must know; kept in the result file")
     parser.add_argument("--quiet", action="store_true", help="no word of progress")
     return parser
 
@@ -109,8 +115,9 @@ def _main(argv: Sequence[str] | None) -> int:
     machine = machines.identify(argv)
 
     def reported(made: Made) -> Report:
-        tables, settings, samples = made
-        return report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples)
+        tables, settings, samples, extra = made if len(made) == 4 else (*made, None)
+        note = args.note or machines.caution(machine)
+        return report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples, extra, note)
 
     args.save = lambda made: _save(args, reported(made))
     with tempfile.TemporaryDirectory(prefix="trt-bench-") as scratch:
@@ -145,7 +152,7 @@ def _cpu(args: Namespace, scratch: Path) -> Made:
     plan = cpu.Plan(bundle, int8, tuple(args.contenders), args.steps, args.rounds, args.threads, args.num_frames)
     outcome = cpu.run(plan, scratch, say(args))
     settings = {"threads": args.threads} | asdict(outcome.workload)
-    return outcome.tables, settings, outcome.samples
+    return outcome.tables, settings, outcome.samples, outcome.extra
 
 
 def _overhead(args: Namespace, scratch: Path) -> Made:

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from worldrt.benchmarks import exactness, tables
+from worldrt.benchmarks import exactness, figures, limits, tables
 from worldrt.benchmarks.contenders.base import Workload
-from worldrt.benchmarks.results import Table
+from worldrt.benchmarks.exactness import REFERENCE
+from worldrt.benchmarks.results import Extra, Table
 from worldrt.benchmarks.rounds import interleave
 from worldrt.benchmarks.worker import Worker
-from worldrt.engine.bundle import Bundle, load_bundle
+from worldrt.engine.bundle import FILE_NAME, Bundle, file_sha256, load_bundle
 from worldrt.engine.errors import InputError
 
 BASELINE = "diffusers"
@@ -46,6 +47,7 @@ class Outcome:
     tables: tuple[Table, ...]
     samples: dict[str, list[float]]
     workload: Workload
+    extra: Extra
 
 
 def run(plan: Plan, scratch: Path, progress: Callable[[str], None] = lambda _: None) -> Outcome:
@@ -67,7 +69,28 @@ def run(plan: Plan, scratch: Path, progress: Callable[[str], None] = lambda _: N
             tables.memory(peaks, opened, BASELINE),
             *exactness.tables(workers, load, scratch),
         ]
-    return Outcome(tuple(made), tables.flat(samples), load)
+        drawn = [
+            figures.waterfall(samples, {"image step": plan.steps, "video step": plan.steps}),
+            figures.histogram(samples, "whole"),
+            figures.histogram(samples, "video step"),
+            figures.memory(peaks),
+        ]
+    if REFERENCE in samples:
+        progress("measure the limits of this machine")
+        roof, work = limits.measure_roof(plan.threads), limits.works(bundle, load)
+        made.append(limits.table(work, samples[REFERENCE], roof))
+        drawn.append(limits.figure(work, samples[REFERENCE], roof))
+    return Outcome(tuple(made), tables.flat(samples), load, Extra(tuple(drawn), hashes(plan)))
+
+
+def hashes(plan: Plan) -> dict[str, str]:
+    """Of the descriptions of the bundles, which hold those of their graphs and of the headers of their weights."""
+    folders = {"worldrt": plan.bundle, "int8": plan.int8}
+    return {
+        f"bundle of {name}": file_sha256(folder / FILE_NAME)
+        for name, folder in folders.items()
+        if folder is not None and name in plan.contenders
+    }
 
 
 def workload(bundle: Bundle, steps: int, num_frames: int | None = None) -> Workload:

@@ -71,6 +71,17 @@ def identify(argv: Sequence[str]) -> Machine:
     )
 
 
+BUSY = 0.5
+"""Running processes for each core, before a run begins, from which on a machine is not quiet."""
+
+
+def caution(machine: Machine) -> str:
+    """What a reader must know of the times, or nothing."""
+    if machine.load < BUSY * machine.cores:
+        return ""
+    return "others used the machine meanwhile: times are placeholders, ratios of interleaved rounds hold better"
+
+
 def available_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

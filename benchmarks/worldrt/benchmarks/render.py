@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from worldrt.benchmarks.machine import Machine
 from worldrt.benchmarks.results import Report, Table
 
 
 def markdown(report: Report) -> str:
     """Tables first, then what they were measured on."""
-    parts = [f"# trt-bench {report.verb}", *map(table, report.tables), _machine(report.machine), _settings(report)]
+    parts = [f"# trt-bench {report.verb}", *map(table, report.tables), _machine(report), _settings(report)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -56,18 +55,26 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _machine(machine: Machine) -> str:
+def _machine(report: Report) -> str:
+    return "\n".join(["## Measured on", "", *(f"- {line}" for line in identity(report))])
+
+
+def identity(report: Report) -> list[str]:
+    """Machine, software, models and engines, a line each; the command stands in backticks."""
+    machine = report.machine
     commit = f"{(machine.commit or 'unknown')[:12]}{' with uncommitted changes' if machine.dirty else ''}"
+    simd, memory = " ".join(machine.simd) or "no SIMD flags known", machine.ram_bytes / 2**30
     lines = [
-        f"- command: `{machine.command}`",
-        f"- date: {machine.date}; commit: {commit}",
-        f"- CPU: {machine.cpu}, {machine.cores} cores ({' '.join(machine.simd) or 'no SIMD flags known'}), "
-        f"{machine.ram_bytes / 2**30:.1f} GiB of memory; load before the run: {machine.load:.2f}",
-        f"- GPU: {'; '.join(machine.gpus) or 'none'}",
-        f"- {machine.system}, Python {machine.python}",
-        "- " + ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
+        f"command: `{machine.command}`",
+        f"date: {machine.date}; commit: {commit}",
+        f"CPU: {machine.cpu}, {machine.cores} cores ({simd}), {memory:.1f} GiB of memory; "
+        f"load before the run: {machine.load:.2f}",
+        f"GPU: {'; '.join(machine.gpus) or 'none'}",
+        f"{machine.system}, Python {machine.python}",
+        ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
+        *(f"{name}: {value[:16]}" for name, value in report.hashes.items()),
     ]
-    return "\n".join(["## Measured on", "", *lines])
+    return lines + ([f"note: {report.note}"] if report.note else [])
 
 
 def _settings(report: Report) -> str:

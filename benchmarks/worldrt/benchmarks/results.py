@@ -1,4 +1,7 @@
-"""A run of a benchmark as data: one JSON file with the machine, the settings, the tables and every sample."""
+"""A run of a benchmark as data: one JSON file with the machine, the settings, the tables and every sample.
+
+The format is described in docs/results.md and, for other programs, by benchmarks/results/schema.json.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from worldrt.benchmarks.machine import Machine
 from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_file
 from worldrt.engine.schema import SchemaError, decode, encode
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""Files of schema 1 have no note, no hashes and no figures."""
 FAILED = ("failed",)
 """The columns of the table of a part that failed; its one cell says why."""
 
@@ -29,8 +34,31 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """What is drawn. `series`: pairs of a label, or a place on the x axis, and a value, by the name of the series.
+
+    `waterfall`: stages that follow each other. `histogram`: values, without labels. `roofline`: FLOP per byte and
+    FLOP/s; the series `roof` has one pair, of the ridge. `scaling`: of a number of devices. `memory`: parts of a whole.
+    """
+
+    kind: Literal["waterfall", "histogram", "roofline", "scaling", "memory"]
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, tuple[tuple[float | str, float], ...]]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a verb may add to its tables. `hashes`: of models, graphs and engines, by what they are of."""
+
+    figures: tuple[Figure, ...] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Report:
-    """`samples`: every measured value, by name; names end in their unit."""
+    """`samples`: every measured value, by name; names end in their unit. `note`: what the reader must know."""
 
     schema: int
     verb: str
@@ -38,6 +66,9 @@ class Report:
     settings: Mapping[str, Any]
     tables: tuple[Table, ...]
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    note: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -52,10 +83,13 @@ def report(
     settings: Mapping[str, Any],
     tables: Sequence[Table],
     samples: Mapping[str, Sequence[float]] | None = None,
+    extra: Extra | None = None,
+    note: str = "",
 ) -> Report:
     """A report of the present schema."""
     kept = {name: tuple(float(f"{value:.6g}") for value in values) for name, values in (samples or {}).items()}
-    return Report(SCHEMA, verb, machine, dict(settings), tuple(tables), kept)
+    more = extra or Extra()
+    return Report(SCHEMA, verb, machine, dict(settings), tuple(tables), kept, note, dict(more.hashes), more.figures)
 
 
 def write(report: Report, folder: Path) -> Path:
@@ -70,8 +104,8 @@ def read(path: Path) -> Report:
     """Raises `InputError` for a file that is not a report."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and data.get("schema") != SCHEMA:
-            raise InputError(f"{path}: schema {data.get('schema')!r}; this worldrt reads {SCHEMA}")
+        if isinstance(data, dict) and data.get("schema") not in READABLE:
+            raise InputError(f"{path}: schema {data.get('schema')!r}; this worldrt reads {READABLE[0]} to {SCHEMA}")
         return decode(Report, data)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from worldrt.benchmarks.results import Table
 from worldrt.benchmarks.rounds import Samples
-from worldrt.benchmarks.statistics import ratios, summarize
+from worldrt.benchmarks.statistics import ratio_interval, ratios, summarize
 
 MIB = 2**20
 
@@ -17,8 +17,8 @@ def stages(samples: Samples, title: str = "Time by stage", notes: Sequence[str] 
     for stage in _stages(samples):
         for name, of_stage in samples.items():
             s = summarize([1e3 * seconds for seconds in of_stage[stage]])
-            rows.append((stage, name, s.count, s.minimum, s.median, s.p90))
-    columns = ("stage", "contender", "rounds", "min_ms", "median_ms", "p90_ms")
+            rows.append((stage, name, s.count, s.minimum, s.median, s.p90, s.p95, s.p99, s.maximum))
+    columns = ("stage", "contender", "rounds", "min_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms")
     return Table(title, columns, tuple(rows), tuple(notes))
 
 
@@ -32,9 +32,10 @@ def speedups(samples: Samples, baseline: str) -> Table:
         slow = samples[baseline][stage]
         for name, of_stage in samples.items():
             if name != baseline:
-                s = ratios(slow, of_stage[stage])
-                rows.append((stage, name, s.median, s.minimum, s.maximum, min(slow) / min(of_stage[stage])))
-    columns = ("stage", "contender", "median", "min", "max", "best / best")
+                s, i = ratios(slow, of_stage[stage]), ratio_interval(slow, of_stage[stage], paired=True)
+                best = min(slow) / min(of_stage[stage])
+                rows.append((stage, name, s.median, i.low, i.high, s.minimum, s.maximum, best))
+    columns = ("stage", "contender", "median", "95 % from", "to", "min", "max", "best / best")
     return Table(f"Times faster than {baseline}, round by round", columns, tuple(rows))
 
 

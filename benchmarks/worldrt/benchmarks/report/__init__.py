@@ -1,0 +1,1 @@
+"""The report: results of `trt-bench` as one page for people."""
