@@ -10,7 +10,7 @@ origin is the middle of the rear axle on the ground. A camera looks along its z,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from worldrt.engine.errors import InputError
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
+Warn = Callable[[str], None]
 PACKAGE = "worldrt.runtime.conditions"
 MOST_FPS = 100
 
@@ -104,20 +105,29 @@ class ConditionSource(Protocol):
 class SourceModule(Protocol):
     """The function of a source module."""
 
-    def open_source(self, config: Mapping[str, Any], *, fps: float | None, seed: int) -> ConditionSource:
-        """Raises `InputError` for a setting that cannot be used, or for what is not installed or not there."""
+    def open_source(self, config: Mapping[str, Any], *, fps: float | None, seed: int, warn: Warn) -> ConditionSource:
+        """`warn` is told, in a line, what becomes of a connection.
+
+        Raises `InputError` for a setting that cannot be used, or for what is not installed or not there.
+        """
         ...
 
 
 def open_source(
-    name: str, config: Mapping[str, Any] | None = None, *, fps: float | None = None, seed: int = 0
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    *,
+    fps: float | None = None,
+    seed: int = 0,
+    warn: Warn = lambda text: None,
 ) -> ConditionSource:
     """The source of a name (`drive`: the simulator that is built in; `carla`: a CARLA simulator that runs).
 
     `config`: settings, those of a configuration file; `fps` in place of the configuration's. `seed` decides what is
-    drawn by chance. Raises `InputError` for an unknown name and what the source raises.
+    drawn by chance. `warn` is told, in a line, what becomes of a connection. Raises `InputError` for an unknown name
+    and what the source raises.
     """
     if fps is not None and not 0 < fps <= MOST_FPS:
         raise InputError(f"fps: expected above 0 and at most {MOST_FPS}, got {fps:g}")
     module: SourceModule = plugin.load(PACKAGE, name)
-    return module.open_source(config or {}, fps=fps, seed=seed)
+    return module.open_source(config or {}, fps=fps, seed=seed, warn=warn)

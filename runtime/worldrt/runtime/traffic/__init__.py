@@ -1,0 +1,1 @@
+"""A small traffic simulation: a car that is driven, vehicles that follow lanes, people who walk beside them."""
