@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from safetensors.torch import save_file
 from torch import Tensor
+from train_vae import CONFIG
 
-VAE_FILE = "diffusion_pytorch_model.safetensors"
+from worldrt.export.families.cosmos.variants import VAEConfig
+
+STATISTICS = "statistics.json"
+
+
+def averaged(run: Path) -> dict[str, Tensor]:
+    """The averaged weights of a run."""
+    weights: dict[str, Tensor] = torch.load(run / "state.pt", weights_only=True)["average"]
+    return weights
 
 
 def load_vae(run: Path) -> AutoencoderKLWan:
-    """The averaged weights of a VAE run, with the statistics of its latents in the config once they are known."""
-    from train_vae import CONFIG
-
-    vae = AutoencoderKLWan(**CONFIG | _json(run / "statistics.json"))
-    vae.load_state_dict(torch.load(run / "state.pt", weights_only=True)["average"])
-    return vae.eval().requires_grad_(False)
-
-
-def write_part(folder: Path, name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """One component: `config.json` and its weights in float16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {key: value.detach().to(torch.float16).contiguous() for key, value in tensors.items()}
-    save_file(half, folder / name, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
+    """The VAE of a run. Once the statistics of its latents are known, they have those of Wan 2.1: mean and deviation
+    of every channel, which are constants of the architecture, so that nothing else has to know that it was trained
+    anew."""
+    vae = AutoencoderKLWan(**CONFIG)
+    vae.load_state_dict(averaged(run))
+    vae = vae.eval().requires_grad_(False)
+    if (run / STATISTICS).is_file():
+        restate(vae, json.loads((run / STATISTICS).read_text()))
+    return vae
 
 
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
+def restate(vae: Any, found: dict[str, list[float]]) -> None:
+    """Move and stretch the latents from the statistics that they have to those of Wan 2.1. Nothing else changes: the
+    encoder's last layer says them so, and the decoder's first takes them back."""
+    config = VAEConfig()
+    wanted_mean, wanted_std = (torch.tensor(v) for v in (config.latent_mean, config.latent_std))
+    mean, std = (torch.tensor(found[name]) for name in ("mean", "std"))
+    scale = wanted_std / std
+    shift = wanted_mean - scale * mean
+    channels = len(mean)
+    last, first = vae.quant_conv, vae.post_quant_conv
+    last.weight.data[:channels] *= scale[:, None, None, None, None]
+    last.bias.data[:channels] = last.bias.data[:channels] * scale + shift
+    last.bias.data[channels:] += 2 * scale.log()  # the log-variance
+    first.bias.data -= first.weight.data[:, :, 0, 0, 0] @ (shift / scale)
+    first.weight.data /= scale[None, :, None, None, None]
+
+
+def normalised(latents: Tensor) -> Tensor:
+    """Latents (..., 16, T, h, w) as transformers see them: mean 0 and deviation 1 in every channel."""
+    config = VAEConfig()
+    mean, std = (torch.tensor(v)[:, None, None, None] for v in (config.latent_mean, config.latent_std))
+    return (latents - mean) / std

@@ -5,7 +5,7 @@ Everything follows from one integer, so a clip is never stored: `sample(seed)` i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,24 @@ LEAST_HOLD = 2
 """Latents that an action is held at least."""
 
 PLACES = {
-    "forest": "through a green forest",
-    "city": "along a street between tall buildings",
-    "desert": "across a sandy desert",
-    "coast": "along the coast of a blue sea",
-    "mountains": "through meadows below snowy mountains",
+    "forest": ("through a green forest", "on a forest road", "between the trees of a forest"),
+    "city": ("along a street between tall buildings", "through the city", "along a city street"),
+    "desert": ("across a sandy desert", "through the desert", "on a desert road"),
+    "coast": ("along the coast of a blue sea", "along a coast road", "by the sea"),
+    "mountains": ("through meadows below snowy mountains", "through the mountains", "on a mountain road"),
 }
-WEATHERS = {"clear": "under a clear sky", "rain": "in heavy rain", "snow": "while snow falls", "fog": "in thick fog"}
-TIMES = {"day": "at noon", "dusk": "at sunset", "night": "at night"}
+"""Ways to say it, the plainest first; an empty one leaves it out."""
+WEATHERS = {
+    "clear": ("under a clear sky", "in clear weather", ""),
+    "rain": ("in heavy rain", "in the rain", "while rain falls"),
+    "snow": ("while snow falls", "in the snow", "in heavy snow"),
+    "fog": ("in thick fog", "in the fog", "in dense fog"),
+}
+TIMES = {
+    "day": ("at noon", "by day", "in daylight", ""),
+    "dusk": ("at sunset", "at dusk", "in the evening sun", "in the evening"),
+    "night": ("at night", "in the dark", "on a dark night"),
+}
 COLOURS = {
     "red": (0.82, 0.10, 0.10),
     "blue": (0.12, 0.25, 0.85),
@@ -33,12 +43,15 @@ COLOURS = {
     "green": (0.10, 0.60, 0.22),
 }
 TURNS = {
-    "D": "The road runs straight ahead",
-    "DL": "The road bends to the left",
-    "DR": "The road bends to the right",
-    "N": "The traffic slows down",
+    "D": ("The road runs straight ahead", "The car goes straight on", ""),
+    "DL": ("The road bends to the left", "The car turns left", "It turns to the left"),
+    "DR": ("The road bends to the right", "The car turns right", "It turns to the right"),
+    "N": ("The traffic slows down", "The car slows down", "It slows down"),
 }
-_OPENINGS = ("A {} car drives", "The camera follows a {} car", "A {} car ahead of us goes", "We drive behind a {} car")
+_OPENINGS = (
+    *("A {} car drives", "The camera follows a {} car", "A {} car ahead of us goes", "We drive behind a {} car"),
+    *("A {} car", "Behind a {} car"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +68,20 @@ class Scene:
     @property
     def caption(self) -> str:
         """`A red car drives through a green forest in heavy rain at night. The road bends to the left.`"""
-        opening = _OPENINGS[self.seed % len(_OPENINGS)].format(self.colour)
-        where = f"{PLACES[self.place]} {WEATHERS[self.weather]} {TIMES[self.time]}"
-        turns = dict.fromkeys(TURNS[action] for action in self.actions)
-        return f"{opening} {where}. " + ", then ".join(_lowered(turn, i) for i, turn in enumerate(turns)) + "."
+        return self._said(_OPENINGS[self.seed % 4], lambda ways: ways[0])
+
+    def reworded(self, number: int) -> str:
+        """The caption in other words, as people who were not told the first may write it."""
+        rng = np.random.default_rng([self.seed, 4, number])
+        opening = _OPENINGS[int(rng.integers(len(_OPENINGS)))]
+        return self._said(opening, lambda ways: ways[int(rng.integers(len(ways)))])
+
+    def _said(self, opening: str, choose: Callable[[tuple[str, ...]], str]) -> str:
+        parts = (PLACES[self.place], WEATHERS[self.weather], TIMES[self.time])
+        first = " ".join([opening.format(self.colour), *filter(None, map(choose, parts))])
+        turns = list(filter(None, (choose(TURNS[action]) for action in dict.fromkeys(self.actions))))
+        then = ", then ".join(map(_lowered, turns, range(len(turns))))
+        return f"{first}. {then}." if then else f"{first}."
 
 
 def sample(seed: int, latents: int, *, steady: bool | None = None) -> Scene:

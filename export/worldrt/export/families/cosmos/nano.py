@@ -1,4 +1,4 @@
-"""Writes the `nano` checkpoint: the real networks, very small, with seeded random weights.
+"""Writes the `nano` checkpoint: the real networks, very small, with seeded random weights or others.
 
     text2image/ video2world/   transformers      vae/   text_encoder/   tokenizer/tokenizer.json
 
@@ -8,6 +8,7 @@ those libraries can read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,24 +34,45 @@ from worldrt.export.modules.seeded import (
 from worldrt.export.modules.t5 import T5Encoder
 
 
+PARTS = {
+    "text2image": f"text2image/{TRANSFORMER_FILE}",
+    "video2world": f"video2world/{TRANSFORMER_FILE}",
+    "vae": f"vae/{TRANSFORMER_FILE}",
+    "text_encoder": f"text_encoder/{TEXT_FILE}",
+}
+"""Where the weights of each part lie."""
+
+
 def make_checkpoint(folder: Path, seed: int = 0) -> Path:
     """Write the checkpoint into `folder` (made if it is missing) in a few seconds. The same bytes for the same seed."""
     image, video = variant("nano", "text2image"), variant("nano", "video2world")
+    weights = {}
     for part in (image, video):
         with torch.device("meta"):
             dit = DiT(part.dit)
-        tensors = random_tensors([dit], dit_keys(), seed, part.task, distribution)
-        write(folder / part.task, TRANSFORMER_FILE, _dit_config(part.dit), tensors)
+        weights[part.task] = random_tensors([dit], dit_keys(), seed, part.task, distribution)
     with torch.device("meta"):
         coders: list[nn.Module] = [EncodeStep(image.vae), DecodeStep(image.vae)]
         text = T5Encoder(image.t5)
-    coder_tensors = random_tensors(coders, vae_keys(), seed, "vae", distribution)
-    write(folder / "vae", TRANSFORMER_FILE, _vae_config(image.vae), coder_tensors)
-    text_tensors = random_tensors([text], text_keys(image.t5.gated), seed, "text_encoder", distribution)
-    write(folder / "text_encoder", TEXT_FILE, text_config(image.t5), text_tensors)
+    weights["vae"] = random_tensors(coders, vae_keys(), seed, "vae", distribution)
+    weights["text_encoder"] = random_tensors([text], text_keys(image.t5.gated), seed, "text_encoder", distribution)
+    return write_checkpoint(folder, weights, {"seed": seed})
+
+
+def write_checkpoint(folder: Path, weights: Mapping[str, dict[str, torch.Tensor]], origin: Mapping[str, Any]) -> Path:
+    """Write `weights` by part (`PARTS`), with keys as diffusers and transformers have them. `origin` is noted."""
+    image, video = variant("nano", "text2image"), variant("nano", "video2world")
+    configs = {
+        image.task: _dit_config(image.dit),
+        video.task: _dit_config(video.dit),
+        "vae": _vae_config(image.vae),
+        "text_encoder": text_config(image.t5),
+    }
+    for part, file in PARTS.items():
+        write(folder / part, Path(file).name, configs[part], weights[part])
     (folder / "tokenizer").mkdir(exist_ok=True)
     train(image.t5.vocabulary).save(str(folder / "tokenizer" / "tokenizer.json"))
-    write_json(folder / "config.json", {"family": "cosmos", "size": "nano", "seed": seed, "sizes": asdict(video)})
+    write_json(folder / "config.json", {"family": "cosmos", "size": "nano", **origin, "sizes": asdict(video)})
     return folder
 
 
