@@ -1,5 +1,6 @@
 // Storage-only number formats: read as float, exactly. Branch-free integer code, so that loops over them vectorise.
 #pragma once
+#include <cmath>
 #include <cstring>
 
 #include "launch.h"

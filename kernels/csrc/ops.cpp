@@ -3,12 +3,13 @@
 //
 // Each op returns 0, a positive CUDA error code, or a negative code of `Fault`. Shapes, strides and aliasing are
 // the caller's to check: worldrt.kernels does.
+#include "counter_normal.h"
 #include "multistep_update.h"
 #include "rgb_to_yuv420.h"
 
 namespace worldrt {
 
-constexpr int kAbi = 1;  // raise with every change of an argument struct or a signature
+constexpr int kAbi = 2;  // raise with every change of an argument struct or a signature
 
 enum Fault : int { kUnknownDtype = -1, kTermWithoutPrev = -2, kTermWithoutNoise = -3 };
 
@@ -74,6 +75,11 @@ WRT_EXPORT int worldrt_multistep_update(const UpdateArgs* args, void* stream) {
     case kBfloat16: return update_of<Bfloat>(*args, stream);
     default: return kUnknownDtype;
   }
+}
+
+WRT_EXPORT int worldrt_counter_normal(const NormalArgs* args, void* stream) {
+  const CounterNormal op{*args};
+  return launch(op, args->rows, op.blocks(), stream);
 }
 
 WRT_EXPORT int worldrt_rgb_to_yuv420(const YuvArgs* args, void* stream) {

@@ -11,12 +11,13 @@ import numpy as np
 
 CODES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint8": 3}  # Dtype of csrc/numbers.h
 LAYOUTS = {"i420": 0, "nv12": 1}  # Layout of csrc/rgb_to_yuv420.h
-ITEMSIZE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1, "bool": 1, "float64": 8}
+ITEMSIZE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1, "bool": 1, "float64": 8, "int64": 8}
 
 _UPDATE = struct.Struct("=41q d q")  # UpdateArgs of csrc/multistep_update.h
+_NORMAL = struct.Struct("=8q")  # NormalArgs of csrc/counter_normal.h
 _YUV = struct.Struct("=11q")  # YuvArgs of csrc/rgb_to_yuv420.h
 _address, _memory = ctypes.addressof, ctypes.c_char.from_buffer
-_NATIVE = {np.dtype(name): name for name in ("float32", "float16", "uint8", "uint16", "bool", "float64")}
+_NATIVE = {np.dtype(name): name for name in ("float32", "float16", "uint8", "uint16", "bool", "float64", "int64")}
 
 
 class View(NamedTuple):
@@ -212,3 +213,21 @@ def pack_yuv(rgb: View, out: View, layout: str) -> bytes:
         raise ValueError(f"rgb: expected strides that are multiples of {itemsize}, got {strides} (bytes)")
     elements = (stride // itemsize for stride in strides)
     return _YUV.pack(rgb.pointer, *elements, out.pointer, frames, height, width, CODES[rgb.dtype], LAYOUTS[layout])
+
+
+def pack_normal(out: View, counters: View, first: View | None, scales: View | None, seed: int) -> bytes:
+    """The C struct of noise by counter, checked."""
+    if len(out.shape) < 2 or out.dtype != "float32" or out.strides is not None:
+        raise ValueError(f"out: expected contiguous float32 [n, ...], got {out.dtype}{list(out.shape)}")
+    rows, *rest = out.shape
+    if counters.shape != (rows, 4) or counters.dtype != "int64" or counters.strides is not None:
+        raise ValueError(f"counters: expected contiguous int64[{rows}, 4], got {counters.dtype}{list(counters.shape)}")
+    if first and (first.shape != (1,) or first.dtype != "int64"):
+        raise ValueError(f"first: expected int64[1], got {first.dtype}{list(first.shape)}")
+    if scales and (scales.shape != (rows,) or scales.dtype != "float64" or scales.strides is not None):
+        raise ValueError(f"scales: expected contiguous float64[{rows}], got {scales.dtype}{list(scales.shape)}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected 0 to 2^63 - 1, got {seed}")
+    count = prod(rest)
+    optional = (view.pointer if view else 0 for view in (first, scales))
+    return _NORMAL.pack(out.pointer, counters.pointer, *optional, rows, count, count, seed)

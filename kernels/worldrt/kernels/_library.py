@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-ABI = 1
+ABI = 2
 """The version of the C structs in `_arguments.py`; `kAbi` in `csrc/ops.cpp` says the same."""
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
@@ -25,6 +25,7 @@ class Library:
     """The C functions of one library. The ops take a packed argument struct and a stream (0 on the CPU)."""
 
     path: Path
+    counter_normal: Any
     multistep_update: Any
     rgb_to_yuv420: Any
     units: Any
@@ -47,15 +48,17 @@ def load(kind: Literal["cpu", "cuda"]) -> tuple[Library | None, str]:
         return None, f"{path} cannot be loaded: {error}"
     if abi != ABI:
         return None, f"{path} is from another version (ABI {abi}, expected {ABI}): reinstall to rebuild it"
-    for op in (library.worldrt_multistep_update, library.worldrt_rgb_to_yuv420):
+    ops = {
+        name: getattr(library, f"worldrt_{name}") for name in ("counter_normal", "multistep_update", "rgb_to_yuv420")
+    }
+    for op in ops.values():
         op.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         op.restype = ctypes.c_int
     library.worldrt_error_text.argtypes = [ctypes.c_int]
     library.worldrt_error_text.restype = ctypes.c_char_p
     return Library(
         path=path,
-        multistep_update=library.worldrt_multistep_update,
-        rgb_to_yuv420=library.worldrt_rgb_to_yuv420,
+        **ops,
         units=library.worldrt_units,
         error_text=library.worldrt_error_text,
     ), ""

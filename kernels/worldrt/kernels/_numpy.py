@@ -97,3 +97,58 @@ def rgb_to_yuv420(rgb: Array, layout: str, out: Array) -> int:
         chroma = np.stack((u, v), axis=-1) if layout == "nv12" else np.stack((u, v))
         planes[height:] = chroma.reshape(height // 2, width)
     return 0
+
+
+def counter_normal(out: Array, counters: Array, first: Array | None, scales: Array | None, seed: int) -> int:
+    """`worldrt.kernels.counter_normal`, row by row, in the same order of operations."""
+    values = out.reshape(len(out), -1)
+    count = values.shape[1]
+    half = -(-count // 2)
+    ahead = 0 if first is None else int(first[0])
+    for index, (use, level, frame, at) in enumerate(counters.tolist()):
+        if use < 0:
+            continue
+        block = np.array([0, level % 2**64, (frame + ahead) % 2**64, at % 2**64], np.uint64)
+        words = np.random.Philox(counter=block, key=np.array([seed, use], np.uint64)).random_raw(half)
+        radius = np.sqrt(_squared_radius(words >> np.uint64(32)))
+        cosine, sine = _on_circle(words & np.uint64(0xFFFFFFFF))
+        scale = np.float32(1 if scales is None else scales[index])
+        values[index, :half] = (radius * cosine).astype(np.float32) * scale
+        values[index, half:] = ((radius * sine).astype(np.float32) * scale)[: count - half]
+    return 0
+
+
+def _squared_radius(n: Array) -> Array:
+    """-2 ln((n + 0.5) / 2^32) in float64, as csrc/counter_normal.h has it."""
+    bits = (n.astype(np.float64) + 0.5).view(np.int64)
+    k = (bits - 0x3FE6A09E667F3BCD + (1 << 52)) >> 52
+    m = (bits - (k << 52) + (1 << 52)).view(np.float64)
+    s = (m - 1.0) / (m + 1.0)
+    total = _series((1 / 13, 1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3, 1.0), s * s)
+    found: Array = ((k - 33).astype(np.float64) * 0.6931471805599453 + s * (2.0 * total)) * -2.0
+    return found
+
+
+def _on_circle(n: Array) -> tuple[Array, Array]:
+    """Cosine and sine of 2 pi (n + 0.5) / 2^32 in float64, as csrc/counter_normal.h has them."""
+    quarter = (n + np.uint64(1 << 29)) >> np.uint64(30)
+    left = (n.astype(np.float64) + 0.5) - (quarter << np.uint64(30)).astype(np.float64)
+    a = left * 1.4629180792671596e-09
+    z = a * a
+    odd = (1 / 6227020800, -1 / 39916800, 1 / 362880, -1 / 5040, 1 / 120, -1 / 6, 1.0)
+    even = (1 / 479001600, -1 / 3628800, 1 / 40320, -1 / 720, 1 / 24, -0.5, 1.0)
+    sine, cosine = _series(odd, z) * a, _series(even, z)
+    turned = (quarter & np.uint64(1)).astype(bool)
+    cosine, sine = np.where(turned, sine, cosine), np.where(turned, cosine, sine)
+    cosine[(quarter + np.uint64(1)) & np.uint64(2) != 0] *= -1
+    sine[quarter & np.uint64(2) != 0] *= -1
+    return cosine, sine
+
+
+def _series(factors: tuple[float, ...], z: Array) -> Array:
+    """A polynomial, the highest power first."""
+    total = np.full_like(z, factors[0])
+    for factor in factors[1:]:
+        total *= z
+        total += factor
+    return total

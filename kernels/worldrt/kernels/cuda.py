@@ -22,7 +22,15 @@ class CudaArray(Protocol):
 DeviceArray = CudaArray | tuple[int, tuple[int, ...], str]
 
 _TYPES = {
-    **{"<f4": "float32", "<f2": "float16", "<f8": "float64", "|u1": "uint8", "<u2": "uint16", "|b1": "bool"},
+    **{
+        "<f4": "float32",
+        "<f2": "float16",
+        "<f8": "float64",
+        "|u1": "uint8",
+        "<u2": "uint16",
+        "|b1": "bool",
+        "<i8": "int64",
+    },
     **{"<V2": "bfloat16", "|V2": "bfloat16"},  # the array interface has no name for it
 }
 
@@ -71,6 +79,27 @@ def multistep_update(
         raise ValueError("x, x0, out, coefficients: expected device arrays, got None")
     packed = _arguments.pack_update(operands, rows, _view("keep", keep), shift, guidance)
     _check("multistep_update", _load().multistep_update(packed, stream))
+
+
+def counter_normal(
+    out: DeviceArray,
+    counters: DeviceArray,
+    *,
+    seed: int,
+    first: DeviceArray | None = None,
+    scales: DeviceArray | None = None,
+    stream: int = 0,
+) -> None:
+    """`worldrt.kernels.counter_normal` on device memory; `stream` is a cudaStream_t as an integer. Counters,
+    `first` and scales are read on the device.
+
+    Raises ValueError for arguments that break the rules, RuntimeError where the kernel cannot be launched.
+    """
+    target, table = _view("out", out), _view("counters", counters)
+    if not (target and table):
+        raise ValueError("out, counters: expected device arrays, got None")
+    packed = _arguments.pack_normal(target, table, _view("first", first), _view("scales", scales), seed)
+    _check("counter_normal", _load().counter_normal(packed, stream))
 
 
 def rgb_to_yuv420(

@@ -5,16 +5,12 @@ The words are those of Philox 4x64-10 (Salmon et al., Parallel random numbers: a
     key     = (seed, use)                  use: 0 a frame's first noise, 1 a sampler step, 2 history for one row
     counter = (block, level, frame, row)   block 1, 2, ... ; frame modulo 2^64; row 0 but for use 2
 
-Each 64-bit word makes two values by Box and Muller (1958): with u, v its upper and lower 32 bits, each plus 0.5 and
-divided by 2^32, sqrt(-2 ln u) cos(2 pi v) and, after all of these, sqrt(-2 ln u) sin(2 pi v), computed in float64 and
-rounded to float32, in C order. Words do not depend on numpy's version or the machine; logarithm and sine may in the
-last bit of float64, which float32 shows once in some 10^8 values.
+`worldrt.kernels.counter_normal` says how words become values. The compiled kernels for CPU and CUDA and numpy give the
+same bits on every machine.
 """
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Protocol
@@ -22,11 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from worldrt.engine.tensors import Shape
+from worldrt.kernels import counter_normal
 from worldrt.runtime.noise import check_seed
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
-Words = np.ndarray[Any, np.dtype[np.uint64]]
-_WORD = 2**64 - 1
 
 
 class Use(IntEnum):
@@ -51,32 +46,14 @@ class CounterNoise:
 
     def __init__(self, seed: int, shape: Shape) -> None:
         check_seed(seed)
-        self._seed, self._shape, self._count = seed, shape, math.prod(shape)
-        self._philox = np.random.Philox(0)  # made once: making one asks the system for entropy
-        self._state: Any = self._philox.state
-        self._lock = threading.Lock()
+        self.seed, self._shape = seed, shape
 
     def __call__(self, use: Use, frames: Sequence[int], levels: Sequence[int], row: int) -> Float32:
-        half = -(-self._count // 2)
-        pairs = self._words(use, frames, levels, row, half).view("<u4").reshape(len(frames), half, 2)
-        radius, angle = pairs[..., 1] + 0.5, pairs[..., 0] + 0.5
-        radius *= 2.0**-32
-        np.log(radius, out=radius)
-        radius *= -2
-        np.sqrt(radius, out=radius)
-        angle *= 2 * math.pi * 2.0**-32
-        values = np.empty((len(frames), 2 * half), np.float32)
-        np.multiply(radius, np.cos(angle), out=values[:, :half], casting="same_kind")
-        np.multiply(radius, np.sin(angle), out=values[:, half:], casting="same_kind")
-        return values[:, : self._count].reshape(len(frames), *self._shape)
+        made = np.empty((len(frames), *self._shape), np.float32)
+        return counter_normal(made, counters(use, frames, levels, row), seed=self.seed)
 
-    def _words(self, use: Use, frames: Sequence[int], levels: Sequence[int], row: int, count: int) -> Words:
-        words = np.empty((len(frames), count), "<u8")
-        counter, key = self._state["state"]["counter"], self._state["state"]["key"]
-        with self._lock:
-            key[:] = self._seed, use
-            for index, (frame, level) in enumerate(zip(frames, levels, strict=True)):
-                counter[:] = 0, level, frame & _WORD, row if use == Use.HISTORY else 0
-                self._philox.state = self._state  # it takes copies
-                words[index] = self._philox.random_raw(count)
-        return words
+
+def counters(use: Use, frames: Sequence[int], levels: Sequence[int], row: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(n, 4): what the noise of each frame is a function of, besides the seed."""
+    at = row if use == Use.HISTORY else 0
+    return np.array([(use, level, frame, at) for frame, level in zip(frames, levels, strict=True)], np.int64)
