@@ -52,17 +52,26 @@ class ChunkNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_BTCHW: Tensor) -> Tensor:
-        gain, shift = (p.view(-1, 1, 1) for p in (self.weight, self.bias))
-        out: Tensor = self.normed(x_BTCHW).view(x_BTCHW.shape) * gain + shift
-        return out
+        centred, scale = self.parts(x_BTCHW)
+        return cast(centred * scale + self.shift, x_BTCHW.dtype)
 
-    def normed(self, x_BTCHW: Tensor) -> Tensor:
-        """(B, T, groups, C / groups, H, W), without gain and shift."""
+    @property
+    def shift(self) -> Tensor:
+        """(C, 1, 1)"""
+        return cast(self.bias, torch.float32).view(-1, 1, 1)
+
+    def parts(self, x_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Values less their mean, (B, T, C, H, W), and what each is to be multiplied by, (B, 1, C, 1, 1); float32."""
         batch, frames, channels, rows, columns = x_BTCHW.shape
-        wide = cast(x_BTCHW, torch.float32).view(batch, frames, self.groups, channels // self.groups, rows, columns)
+        grouped = batch, frames, self.groups, channels // self.groups, rows, columns
+        wide = cast(x_BTCHW, torch.float32).view(grouped)
         centred = wide - wide.mean((1, 3, 4, 5), keepdim=True)
-        spread = centred.square().mean((1, 3, 4, 5), keepdim=True)
-        return cast(centred * (spread + EPS).rsqrt(), x_BTCHW.dtype)
+        # by the norm, which a graph reads the values for once and writes none
+        norm = torch.linalg.vector_norm(centred, dim=(1, 3, 4, 5), keepdim=True)
+        count = frames * (channels // self.groups) * rows * columns
+        gain = cast(self.weight, torch.float32).view(1, 1, self.groups, channels // self.groups, 1, 1)
+        scale = gain * (norm.square() / count + EPS).rsqrt()
+        return centred.view(x_BTCHW.shape), scale.view(batch, 1, channels, 1, 1)
 
 
 class LatentNorm(nn.Module):
@@ -75,16 +84,18 @@ class LatentNorm(nn.Module):
         self.conv_y, self.conv_b = (CausalConv(latent_channels, channels, size=1) for _ in range(2))
 
     def forward(self, x_BTCHW: Tensor, latent_BTZHW: Tensor) -> Tensor:
-        batch, frames, channels, _, _ = x_BTCHW.shape
-        _, _, _, rows, columns = latent_BTZHW.shape
-        latent = _of_frames(latent_BTZHW, frames)
-        # the value of a place stands for a square of pixels, so squares are axes here
-        tiles = self.norm_layer.normed(x_BTCHW).view(batch, frames, channels, rows, self.scale, columns, self.scale)
-        gain, shift = (p.view(-1, 1, 1, 1, 1) for p in (self.norm_layer.weight, self.norm_layer.bias))
-        place = (batch, frames, channels, rows, 1, columns, 1)
-        by_place, offset = (conv.conv(latent).view(place) for conv in (self.conv_y, self.conv_b))
-        out: Tensor = ((tiles * gain + shift) * by_place + offset).view(x_BTCHW.shape)
-        return out
+        latent = _of_frames(latent_BTZHW, x_BTCHW.shape[1])
+        by_place, offset = (cast(conv.conv(latent), torch.float32) for conv in (self.conv_y, self.conv_b))
+        centred, scale = self.norm_layer.parts(x_BTCHW)
+        # two passes over the pixels: everything else is done where there are `scale` squared times fewer
+        factor, rest = by_place * scale, by_place * self.norm_layer.shift + offset
+        tiles = torch.unflatten(centred, 3, (-1, self.scale))
+        out = tiles * self._rows(factor) + self._rows(rest)
+        return cast(out, x_BTCHW.dtype).view(x_BTCHW.shape)
+
+    def _rows(self, value_BTCHW: Tensor) -> Tensor:
+        """(B, T, C, H, 1, scale W): the value of a place stands for a square of pixels."""
+        return value_BTCHW.repeat_interleave(self.scale, dim=4).unsqueeze(4)
 
 
 def _of_frames(latent_BTZHW: Tensor, frames: int) -> Tensor:
