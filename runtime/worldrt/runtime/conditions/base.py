@@ -2,6 +2,7 @@
 
     source = open_source("drive", seed=0, fps=10)
     frame = source.next("DL")                   # one tick: drive ahead, the wheel to the left
+    frame = source.next(AUTO)                   # the car keeps its lane by itself
     frame.images["box"], frame.text, frame.cameras
 
 World frames are right-handed in metres: x east, y north, z up. A vehicle looks along its x, y is to its left; its
@@ -18,12 +19,16 @@ import numpy as np
 
 from worldrt.engine import plugin
 from worldrt.engine.errors import InputError
+from worldrt.runtime.live.controls import VOCABULARY, check_control
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Warn = Callable[[str], None]
 PACKAGE = "worldrt.runtime.conditions"
 MOST_FPS = 100
+AUTO = "AUTO"
+"""The control under which the car keeps its lane by itself."""
+CONTROLS = (*VOCABULARY, AUTO)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +72,7 @@ class ConditionSource(Protocol):
 
     @property
     def controls(self) -> Sequence[str]:
-        """The controls that it knows."""
+        """The controls that it knows, `AUTO` among them."""
         ...
 
     @property
@@ -80,12 +85,17 @@ class ConditionSource(Protocol):
         """The names of its cameras, in the order of the views."""
         ...
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) of the condition images."""
+        ...
+
     def facts(self) -> Mapping[str, Any]:
         """What must be the same for the same controls to give the same frames, as JSON values."""
         ...
 
     def next(self, control: str | None) -> ConditionFrame:
-        """Go on by one frame under a control; None: no key is pressed. Raises `InputError`, also for a simulator that
+        """Go on by one frame under a control; None is `AUTO`. Raises `InputError`, also for a simulator that
         is gone; asked again, it connects again."""
         ...
 
@@ -131,3 +141,11 @@ def open_source(
         raise InputError(f"fps: expected above 0 and at most {MOST_FPS}, got {fps:g}")
     module: SourceModule = plugin.load(PACKAGE, name)
     return module.open_source(config or {}, fps=fps, seed=seed, warn=warn)
+
+
+def driven(control: str | None) -> str | None:
+    """A control of somebody who drives; None for `AUTO`. Raises `InputError` for one that is not known."""
+    if control is None or control == AUTO:
+        return None
+    check_control(control, names=CONTROLS)
+    return control

@@ -16,8 +16,7 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime.conditions._carla_link import Link
 from worldrt.runtime.conditions._painter import Painter
 from worldrt.runtime.conditions._settings import Settings, settings_of
-from worldrt.runtime.conditions.base import ConditionFrame, Float64, Warn
-from worldrt.runtime.live.controls import VOCABULARY, check_control
+from worldrt.runtime.conditions.base import CONTROLS, ConditionFrame, Float64, Warn, driven
 from worldrt.runtime.roads.marks import polylines
 from worldrt.runtime.roads.reader import parse_map
 from worldrt.runtime.scene.boxes import Box
@@ -71,7 +70,7 @@ class CarlaSource:
 
     @property
     def controls(self) -> Sequence[str]:
-        return VOCABULARY
+        return CONTROLS
 
     @property
     def fps(self) -> float:
@@ -81,12 +80,16 @@ class CarlaSource:
     def views(self) -> Sequence[str]:
         return tuple(camera.name for camera in self._settings.cameras)
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        camera = self._settings.cameras[0]
+        return camera.width_px, camera.height_px
+
     def facts(self) -> Mapping[str, Any]:
         return {"source": "carla", "place": self.place, "views": list(self.views), "fps": self.fps}
 
     def next(self, control: str | None) -> ConditionFrame:
-        if control is not None:
-            check_control(control)
+        control = driven(control)
         waited_s, wait_s, error = 0.0, FIRST_WAIT_S, RuntimeError("it was closed")
         while True:
             try:
@@ -100,7 +103,7 @@ class CarlaSource:
             self._let_go()
             if waited_s >= self._settings.patience_s:
                 raise InputError(
-                    f"carla: the simulator at {self.place} does not answer any more ({_told(error)}) and was waited for "
+                    f"carla: the simulator at {self.place} is gone ({_told(error)}) and was waited for "
                     f"for {waited_s:g} s; start it again and go on"
                 ) from error
             self._warn(f"carla {self.place}: waiting ({_told(error)})")

@@ -13,8 +13,7 @@ import numpy as np
 from worldrt.runtime import roads
 from worldrt.runtime.conditions._painter import Painter
 from worldrt.runtime.conditions._settings import Settings, settings_of
-from worldrt.runtime.conditions.base import ConditionFrame, Float64, Warn
-from worldrt.runtime.live.controls import VOCABULARY, check_control
+from worldrt.runtime.conditions.base import CONTROLS, ConditionFrame, Float64, Warn, driven
 from worldrt.runtime.roads.marks import polylines
 from worldrt.runtime.roads.network import Network, network, reader_of
 from worldrt.runtime.roads.reader import parse_map, read_bytes
@@ -62,7 +61,7 @@ class DriveSource:
 
     @property
     def controls(self) -> Sequence[str]:
-        return VOCABULARY
+        return CONTROLS
 
     @property
     def fps(self) -> float:
@@ -72,6 +71,11 @@ class DriveSource:
     def views(self) -> Sequence[str]:
         return tuple(camera.name for camera in self._settings.cameras)
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        camera = self._settings.cameras[0]
+        return camera.width_px, camera.height_px
+
     def facts(self) -> Mapping[str, Any]:
         plain = asdict(self._settings)
         own = {name: plain[name] for name in ("cameras", "fps", "surroundings", "weather", "vehicles", "walkers")}
@@ -79,8 +83,7 @@ class DriveSource:
         return own | {"source": "drive", "seed": self._seed, "roads": self._roads_sha256, "map_reader": reader}
 
     def next(self, control: str | None) -> ConditionFrame:
-        if control is not None:
-            check_control(control)
+        control = driven(control)
         self._traffic.tick(control, 1 / self.fps)
         frame = self._frame()
         self._index += 1
