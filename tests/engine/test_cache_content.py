@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from worldrt.engine import content
-from worldrt.engine.constants import _varint
 from worldrt.engine.content import ContentHashes
 from worldrt.engine.errors import BundleError, CheckpointError
 from worldrt.engine.external import ExternalTensor, external_tensors
+from worldrt.engine.protobuf import varint
 
 
 @pytest.fixture
@@ -224,8 +224,8 @@ def test_graphs_that_are_nested_too_deeply_are_refused(tmp_path):
     raw = b""
     for _ in range(1000):
         for number in (6, 5, 1):  # attribute.g, node.attribute, graph.node
-            raw = bytes([number << 3 | 2]) + _varint(len(raw)) + raw
-    (tmp_path / "m.onnx").write_bytes(bytes([7 << 3 | 2]) + _varint(len(raw)) + raw)
+            raw = bytes([number << 3 | 2]) + varint(len(raw)) + raw
+    (tmp_path / "m.onnx").write_bytes(bytes([7 << 3 | 2]) + varint(len(raw)) + raw)
     with pytest.raises(BundleError, match="recursion"):
         external_tensors(tmp_path / "m.onnx")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from worldrt.engine.bundle import Graph
 from worldrt.engine.errors import BundleError
 from worldrt.engine.plans import Constant
+from worldrt.engine.protobuf import field, number
 from worldrt.engine.tensors import ONNX_TYPES
 from worldrt.engine.weights import WeightStore, weight_key
 
@@ -43,22 +44,22 @@ def constants_of(graph: Graph, store: WeightStore, block: int = 0) -> tuple[Cons
 def with_constants(onnx: bytes, constants: Iterable[Constant]) -> bytes:
     """An ONNX file in which some of the inputs are constants. Raises `BundleError` where one with a folder of its own
     cannot be read."""
-    initializers = b"".join(_field(_GRAPH_INITIALIZER, _tensor(constant)) for constant in constants)
-    return onnx + _field(_MODEL_GRAPH, initializers) if initializers else onnx
+    initializers = b"".join(field(_GRAPH_INITIALIZER, _tensor(constant)) for constant in constants)
+    return onnx + field(_MODEL_GRAPH, initializers) if initializers else onnx
 
 
 def _tensor(constant: Constant) -> bytes:
     """A `TensorProto` that refers to its values, or holds them where they lie in a folder of their own."""
     described = [
-        *(_number(_DIMS, size) for size in constant.shape),
-        _number(_DATA_TYPE, ONNX_TYPES[constant.dtype]),
-        _field(_NAME, constant.name.encode()),
+        *(number(_DIMS, size) for size in constant.shape),
+        number(_DATA_TYPE, ONNX_TYPES[constant.dtype]),
+        field(_NAME, constant.name.encode()),
     ]
     if constant.folder is not None:
-        return b"".join([*described, _field(_RAW_DATA, _values(constant.folder / constant.file, constant))])
+        return b"".join([*described, field(_RAW_DATA, _values(constant.folder / constant.file, constant))])
     place = {"location": constant.file, "offset": str(constant.offset), "length": str(constant.nbytes)}
-    entries = (_field(_KEY, key.encode()) + _field(_VALUE, _utf8(value)) for key, value in place.items())
-    referred = [*(_field(_EXTERNAL_DATA, entry) for entry in entries), _number(_DATA_LOCATION, _EXTERNAL)]
+    entries = (field(_KEY, key.encode()) + field(_VALUE, _utf8(value)) for key, value in place.items())
+    referred = [*(field(_EXTERNAL_DATA, entry) for entry in entries), number(_DATA_LOCATION, _EXTERNAL)]
     return b"".join([*described, *referred])
 
 
@@ -77,22 +78,3 @@ def _values(path: Path, constant: Constant) -> bytes:
 def _utf8(text: str) -> bytes:
     """Names of files need not be text; the parser opens the bytes that it is given."""
     return text.encode("utf-8", "surrogateescape")
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _number(number: int, value: int) -> bytes:
-    """A field that is a whole number from 0 up."""
-    return _varint(number << 3) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits to a byte, the least first; the eighth says that more follow."""
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*encoded, value])

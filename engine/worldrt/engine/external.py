@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldrt.engine.errors import BundleError
+from worldrt.engine.protobuf import messages
 
 # where tensors may be: message -> field number -> message
 _FIELDS: Mapping[str, Mapping[int, str]] = {
@@ -21,7 +22,6 @@ _FIELDS: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
 
 
@@ -55,7 +55,7 @@ def _walk(data: memoryview, kind: str) -> Iterator[ExternalTensor]:
         yield from _tensor(data)
         return
     inside = _FIELDS[kind]
-    for number, value in _messages(data):
+    for number, value in messages(data):
         if number in inside:
             yield from _walk(value, inside[number])
 
@@ -63,11 +63,11 @@ def _walk(data: memoryview, kind: str) -> Iterator[ExternalTensor]:
 def _tensor(data: memoryview) -> Iterator[ExternalTensor]:
     name = ""
     facts: dict[str, str] = {}
-    for number, value in _messages(data):
+    for number, value in messages(data):
         if number == _TENSOR_NAME:
             name = bytes(value).decode()
         elif number == _TENSOR_EXTERNAL:
-            pair = {n: bytes(text).decode() for n, text in _messages(value)}
+            pair = {n: bytes(text).decode() for n, text in messages(value)}
             if facts.setdefault(pair.get(1, ""), pair.get(2, "")) != pair.get(2, ""):
                 raise ValueError(f"'{name}' has two places")
     if facts:
@@ -80,31 +80,3 @@ def _number(text: str | None) -> int:
     if text and not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise ValueError(f"a place in a file is a whole number, got '{text[:40]}'")
     return int(text or 0)
-
-
-def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of a message: number and content; other fields are passed over."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            _, at = _varint(data, at)
-            continue
-        size, at = _varint(data, at) if kind == _LENGTH else ({_FIXED64: 8, _FIXED32: 4}.get(kind, -1), at)
-        if not 0 <= size <= len(data) - at:
-            raise ValueError("cut short, or of an unknown wire type")
-        if kind == _LENGTH:
-            yield tag >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7

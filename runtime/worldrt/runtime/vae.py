@@ -103,6 +103,11 @@ class VaeCodec:
         return decoder
 
     @property
+    def opener(self) -> Opener:
+        """What opens its graphs."""
+        return self._opener
+
+    @property
     def device(self) -> Device:
         return self._opener.device
 

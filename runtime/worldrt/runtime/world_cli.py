@@ -16,14 +16,15 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime import report, world_flags, world_opening
 from worldrt.runtime.live import offline, replay
 from worldrt.runtime.live.latency import Latencies
+from worldrt.runtime.live.model import LiveModel
 from worldrt.runtime.live.pace import PaceOptions
 from worldrt.runtime.live.places import open_live
 from worldrt.runtime.live.recording import Recording
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.stamps import LiveFrame
 from worldrt.runtime.live.steering import Written
-from worldrt.runtime.live.world import World
 from worldrt.runtime.observer import Observer
+from worldrt.runtime.parallel.pools.opening import pooled
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.safety.base import Guard
 from worldrt.runtime.sinks.base import VideoFormat, Write, open_sink
@@ -37,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
         log = None
         if args.record is not None:
             log = stack.enter_context(closing(Recording(args.record, world.facts())))
-        session, prompt, frames = _session(args, world, guard, log)
+        model = stack.enter_context(pooled(args, world)) if args.ray else world
+        session, prompt, frames = _session(args, model, guard, log)
         stack.callback(session.stop)
         result = _made(args, session, prompt, frames)
         if log is not None and log.problem:
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _session(
-    args: argparse.Namespace, world: World, guard: Guard | None, log: Recording | None
+    args: argparse.Namespace, world: LiveModel, guard: Guard | None, log: Recording | None
 ) -> tuple[WorldSession, str, int | None]:
     """The session, its prompt, and how many frames it has, where that is known."""
     options: dict[str, Any] = {"log": log}
@@ -65,7 +67,7 @@ def _session(
     return world_opening.open_session(args, world, guard, **options), args.prompt, offline.frames_of(world, args.length)
 
 
-def _script(args: argparse.Namespace, world: World) -> replay.Script:
+def _script(args: argparse.Namespace, world: LiveModel) -> replay.Script:
     """The last world of a recording that was shown."""
     facts, scripts = replay.read(args.replay)
     replay.check_model(facts, world)

@@ -12,6 +12,7 @@ from worldrt.runtime import input_flags, model_flags, safety_flags
 from worldrt.runtime.jobs import check_quality
 from worldrt.runtime.live.offline import CONTROL_SEED, LONGEST_S
 from worldrt.runtime.live.pace import PaceOptions
+from worldrt.runtime.parallel import ray_flags
 
 ABOUT = "Make a world that is steered by a signal, by chance or by a recording: of a length into a file, or live."
 PROMPT = "A car drives along a road through open country"
@@ -44,6 +45,7 @@ def add_command(commands: Any) -> None:
     add("--json", action="store_true", help="print the result as JSON")
     add("--quiet", action="store_true", help="no progress")
     add_shared(parser)
+    ray_flags.add_world(parser)
     parser.set_defaults(verb="world")
 
 
@@ -79,6 +81,7 @@ def check(args: argparse.Namespace) -> None:
     check_shared(args)
     check_quality(args.quality)
     _check_made(args)
+    ray_flags.check_world(args)
 
 
 def check_shared(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from worldrt.engine.bundle import read_manifest
 from worldrt.engine.errors import InputError
 from worldrt.runtime import model_flags, safety_flags, world_flags
 from worldrt.runtime.images import cover
-from worldrt.runtime.live.model import Picture
+from worldrt.runtime.live.model import LiveModel, Picture
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Wheel
 from worldrt.runtime.live.world import TASK, World
@@ -53,7 +53,7 @@ def open_world(args: argparse.Namespace) -> tuple[World, Guard | None]:
     return World(models, size=(width, height), init=first_frames(args, width, height), **options), guard
 
 
-def open_session(args: argparse.Namespace, world: World, guard: Guard | None, **options: Any) -> WorldSession:
+def open_session(args: argparse.Namespace, world: LiveModel, guard: Guard | None, **options: Any) -> WorldSession:
     """A live session; `options` are further ones of `WorldSession`."""
     pace = world_flags.pace(args)
     pace = pace if pace.fps is not None else replace(pace, fps=float(world.video.fps))

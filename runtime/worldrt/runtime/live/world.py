@@ -24,7 +24,7 @@ from worldrt.runtime.queue.conditions import Condition, Feed
 from worldrt.runtime.queue.queue import Queue
 from worldrt.runtime.schedule.law import Schedule
 from worldrt.runtime.sinks.base import VideoFormat
-from worldrt.runtime.vae import Decoder, DecoderState
+from worldrt.runtime.vae import Decoder, DecoderState, VaeCodec
 
 TASK = "world"
 ENDLESS = 2**62
@@ -85,6 +85,11 @@ class World:
         scale = self._vae.spatial
         return 1, self._vae.channels, self.video.height // scale, self.video.width // scale
 
+    @property
+    def vae(self) -> VaeCodec:
+        """What encodes and decodes its pictures."""
+        return self._models.vae(self._task)
+
     def generate(
         self, prompt: str, length_s: int, control_signal: str | Sequence[str] | None = None, **options: Any
     ) -> Iterator[Picture]:
@@ -93,8 +98,16 @@ class World:
 
     def load(self) -> None:
         """Load all graphs now. Raises what loading raises."""
-        self._models.vae(self._task).load("decode")
+        self.load_denoiser()
+        self.load_decoder()
+
+    def load_denoiser(self) -> None:
+        """Load what rows need."""
         self._window(self._models)
+
+    def load_decoder(self) -> None:
+        """Load what decoding needs."""
+        self._models.vae(self._task).load("decode")
 
     def facts(self) -> Mapping[str, Any]:
         manifest = self.bundle.manifest
