@@ -44,6 +44,8 @@ def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for what cannot be used."""
     if args.source is not None and args.source not in plugin.names(PACKAGE):
         raise InputError(f"--source: no '{args.source[:40]}' here; there are: {', '.join(plugin.names(PACKAGE))}")
+    if args.conditions_only and getattr(args, "ray", None):
+        raise InputError("--ray: there is no model to be shared out with --conditions_only; leave one of them out")
     if args.source is None:
         for flag in ("config", "overlay", "conditions_only"):
             if getattr(args, flag, None):
@@ -73,6 +75,11 @@ def sources(args: argparse.Namespace, config: Config) -> Callable[[int], Conditi
             print(" ".join(text.split()), file=sys.stderr, flush=True)
 
     return lambda seed: open_source(args.source, config.settings, fps=args.fps, seed=seed, warn=warn)
+
+
+def open_conditions(args: argparse.Namespace, config: Config) -> ConditionSource:
+    """The source that the flags name, for `--seed`, or the seed of the files where that is 0. Raises `InputError`."""
+    return sources(args, config)(args.seed or config.seed or 0)
 
 
 def open_conditions_world(args: argparse.Namespace) -> ConditionsWorld:

@@ -19,15 +19,13 @@ import numpy as np
 
 from worldrt.engine import plugin
 from worldrt.engine.errors import InputError
-from worldrt.runtime.live.controls import VOCABULARY, check_control
+from worldrt.runtime.live.controls import AUTO, VOCABULARY, check_control
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Warn = Callable[[str], None]
 PACKAGE = "worldrt.runtime.conditions"
 MOST_FPS = 100
-AUTO = "AUTO"
-"""The control under which the car keeps its lane by itself."""
 CONTROLS = (*VOCABULARY, AUTO)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,19 @@ class DriveSource:
         return camera.width_px, camera.height_px
 
     def facts(self) -> Mapping[str, Any]:
-        plain = asdict(self._settings)
-        own = {name: plain[name] for name in ("cameras", "fps", "surroundings", "weather", "vehicles", "walkers")}
-        reader = reader_of(self._settings.map_reader)
-        return own | {"source": "drive", "seed": self._seed, "roads": self._roads_sha256, "map_reader": reader}
+        s = self._settings
+        return {
+            "source": "drive",
+            "seed": self._seed,
+            "roads": self._roads_sha256,
+            "map_reader": reader_of(s.map_reader),
+            "traffic": [s.vehicles, s.walkers],
+            "cameras": [[c.name, *self.size_px, c.fov_deg, *c.location_m, *c.rotation_deg] for c in s.cameras],
+            "rear_axle_m": s.rear_axle_m,
+            "fps": s.fps,
+            "said": [s.surroundings, list(astuple(s.weather or Weather())), s.least_share],
+            "drawn": [[style.reach_m, style.pen_px, json.dumps(dict(style.colors))] for style in (s.boxes, s.lines)],
+        }
 
     def next(self, control: str | None) -> ConditionFrame:
         control = driven(control)

@@ -13,6 +13,8 @@ from worldrt.engine.errors import InputError
 
 VOCABULARY = ("D", "DL", "DR", "B", "BL", "BR", "N", "NL", "NR")
 """Straight ahead, back, or standing (neutral), each also with the wheel to the left or right."""
+AUTO = "AUTO"
+"""Of worlds that can: the car keeps its lane by itself."""
 MOST_CONTROLS = 1_000_000
 BASE_SECONDS = 4
 """The longest base video, which a stream goes on from."""

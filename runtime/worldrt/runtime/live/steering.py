@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from worldrt.engine.errors import InputError
-from worldrt.runtime.live.controls import RandomControls, check_control
+from worldrt.runtime.live.controls import AUTO, RandomControls, check_control
 
-Idle = Literal["neutral", "hold", "random"]
+Idle = Literal["neutral", "hold", "random", "auto"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,14 @@ class Steering(Protocol):
 
 
 class Wheel:
-    """The newest control wins. Without one: `neutral` stands still, `hold` goes on as before, `random` draws."""
+    """The newest control wins. Without one: `neutral` stands still, `hold` goes on as before, `random` draws, `auto`
+    leaves it to a world that drives by itself. Raises `InputError` for `auto` of a world that does not."""
 
     def __init__(self, names: Sequence[str], idle: Idle = "neutral", seed: int = 0) -> None:
         self._names, self._idle, self._seed = tuple(names), idle, seed
-        self._neutral = "N" if "N" in names else names[0]
+        if idle == "auto":
+            check_control(AUTO, "idle", names)
+        self._neutral = AUTO if idle == "auto" else "N" if "N" in names else names[0]
         self._lock = threading.Lock()
         self._pressed: str | None = None
         self._came_s: float | None = None
