@@ -8,7 +8,7 @@ from typing import Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
-from worldrt.runtime import input_flags, model_flags, safety_flags
+from worldrt.runtime import drive_flags, input_flags, model_flags, safety_flags
 from worldrt.runtime.jobs import check_quality
 from worldrt.runtime.live.offline import CONTROL_SEED, LONGEST_S
 from worldrt.runtime.live.pace import PaceOptions
@@ -61,7 +61,11 @@ def add_shared(parser: Parser) -> None:
     add("--base_bundle", metavar="DIR", help="a bundle whose model makes the clip that the world goes on from")
     add("--base_steps", type=int, metavar="N", help="sampler steps of that clip")
     add = parser.add_argument_group("in time").add_argument
-    add("--idle", choices=("neutral", "hold", "random"), default="neutral", help="without a key: stand, go on, or draw")
+    add(
+        "--idle",
+        choices=("neutral", "hold", "random", "auto"),
+        help="without a key: stand, go on, draw, or leave it to a car that drives by itself",
+    )
     add(
         "--commit_level",
         type=int,
@@ -71,6 +75,7 @@ def add_shared(parser: Parser) -> None:
     )
     add("--fps", type=float, help="frames per second; the model's own by default")
     add("--late", choices=("slow", "drop"), default="slow", help="of frames that come too late: show all, or drop some")
+    drive_flags.add(parser)
     input_flags.add(parser)
     model_flags.add(parser)
     safety_flags.add(parser)
@@ -87,6 +92,7 @@ def check(args: argparse.Namespace) -> None:
 def check_shared(args: argparse.Namespace) -> None:
     """`check` of what `add_shared` adds."""
     model_flags.check(args)
+    drive_flags.check(args)
     input_flags.check(args)
     safety_flags.check(args)
     pace(args)

@@ -10,8 +10,10 @@ from typing import Any
 
 from worldrt.engine.bundle import read_manifest
 from worldrt.engine.errors import InputError
-from worldrt.runtime import model_flags, safety_flags, world_flags
+from worldrt.runtime import drive_flags, model_flags, safety_flags, world_flags
+from worldrt.runtime.conditions_world import ConditionsWorld
 from worldrt.runtime.images import cover
+from worldrt.runtime.live.controls import AUTO
 from worldrt.runtime.live.model import LiveModel, Picture
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Wheel
@@ -25,9 +27,11 @@ FIRST_FRAMES = 129
 """Frames that are read of a video to go on from, at most."""
 
 
-def open_world(args: argparse.Namespace) -> tuple[World, Guard | None]:
+def open_world(args: argparse.Namespace) -> tuple[World | ConditionsWorld, Guard | None]:
     """The world that the flags describe, and what looks at its prompts; no graph is loaded. Raises `InputError` or
     `BundleError`."""
+    if args.conditions_only:
+        return drive_flags.open_conditions_world(args), None
     if args.init_video is not None:
         check_file(args.init_video)
     if not args.bundle:
@@ -57,7 +61,8 @@ def open_session(args: argparse.Namespace, world: LiveModel, guard: Guard | None
     """A live session; `options` are further ones of `WorldSession`."""
     pace = world_flags.pace(args)
     pace = pace if pace.fps is not None else replace(pace, fps=float(world.video.fps))
-    wheel = Wheel(world.controls, args.idle, args.seed)
+    alone = AUTO in world.controls and args.verb == "world" and not getattr(args, "keys", False)  # nobody drives
+    wheel = Wheel(world.controls, args.idle or ("auto" if alone else "neutral"), args.seed)
     return WorldSession(world, **{"seed": args.seed, "pace": pace, "steering": wheel, "guard": guard} | options)
 
 
