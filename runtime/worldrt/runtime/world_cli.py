@@ -15,6 +15,7 @@ from typing import Any
 from worldrt.engine.errors import InputError
 from worldrt.runtime import report, world_flags, world_opening
 from worldrt.runtime.live import offline, replay
+from worldrt.runtime.live.controls import AUTO
 from worldrt.runtime.live.latency import Latencies
 from worldrt.runtime.live.model import LiveModel
 from worldrt.runtime.live.pace import PaceOptions
@@ -23,6 +24,7 @@ from worldrt.runtime.live.recording import Recording
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.stamps import LiveFrame
 from worldrt.runtime.live.steering import Written
+from worldrt.runtime.live.world import World
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.parallel.pools.opening import pooled
 from worldrt.runtime.progress import Bars, Plain
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         log = None
         if args.record is not None:
             log = stack.enter_context(closing(Recording(args.record, world.facts())))
-        model = stack.enter_context(pooled(args, world)) if args.ray else world
+        model = stack.enter_context(pooled(args, world)) if args.ray and isinstance(world, World) else world
         session, prompt, frames = _session(args, model, guard, log)
         stack.callback(session.stop)
         result = _made(args, session, prompt, frames)
@@ -63,6 +65,8 @@ def _session(
     if args.length is None:
         return world_opening.open_session(args, world, guard, **options), args.prompt, None
     base, stream = offline.signals(world, args.length, args.control_signal, args.control_seed)
+    if args.control_signal is None and AUTO in world.controls:
+        stream = (AUTO,)
     options |= {"steering": Written(stream, -world.schedule.given, endless=True), "base": base}
     return world_opening.open_session(args, world, guard, **options), args.prompt, offline.frames_of(world, args.length)
 
