@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from worldrt.engine.errors import BackendError
@@ -24,17 +25,20 @@ LIBRARIES = ("aiohttp", "prometheus_client")
 def run(args: argparse.Namespace) -> int:
     """Serve the world that the flags describe; the exit code. Mistakes are found before anything is loaded."""
     from worldrt.runtime import world_flags, world_opening
+    from worldrt.runtime.live.recording import Recording
 
     world_flags.check_shared(args)
     world, guard = world_opening.open_world(args)
     if guard is not None:
         guard.check_text(args.prompt)
 
-    def opened() -> World:
-        world.load()
-        return world_opening.open_session(args, world, guard)
+    with closing(Recording(None, world.facts())) as log:
 
-    return serve(args, opened, args.prompt)
+        def opened() -> World:
+            world.load()
+            return world_opening.open_session(args, world, guard, log=log)
+
+        return serve(args, opened, args.prompt)
 
 
 def serve(args: argparse.Namespace, open_world: Callable[[], World], prompt: str = "") -> int:

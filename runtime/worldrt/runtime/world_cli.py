@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +16,7 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime import report, world_flags, world_opening
 from worldrt.runtime.live import offline, replay
 from worldrt.runtime.live.controls import AUTO
+from worldrt.runtime.live.keyboard import HELP, Keyboard
 from worldrt.runtime.live.latency import Latencies
 from worldrt.runtime.live.model import LiveModel
 from worldrt.runtime.live.pace import PaceOptions
@@ -35,6 +36,8 @@ from worldrt.runtime.sinks.base import VideoFormat, Write, open_sink
 def run(args: argparse.Namespace) -> int:
     """Make what the flags say; returns the exit code."""
     world_flags.check(args)
+    if args.keys:
+        Keyboard(lambda control: None)  # a terminal that is none is known before anything is loaded
     world, guard = world_opening.open_world(args)
     with ExitStack() as stack:
         log = None
@@ -88,14 +91,14 @@ def _made(args: argparse.Namespace, session: WorldSession, prompt: str, frames: 
     latencies, began_s = Latencies(), time.monotonic()
     made = 0
     states = []
-    with observer, _file(args, video) as write:
+    with observer, _file(args, video) as write, ExitStack() as stack:
         output = None
         if args.to:
             passed = latencies.passed
             output = open_live(args.to, video, overwrite=args.overwrite, passed=passed, warn=_told(args))
         try:
             session.start(prompt)
-            for frame in _frames(session, frames):
+            for frame in stack.enter_context(closing(_frames(args, session, frames))):
                 made += 1
                 write(frame.picture)
                 latencies.add(frame.stamps)
@@ -138,8 +141,15 @@ def _told(args: argparse.Namespace) -> Callable[[str], None]:
     return lambda text: print(report.plain(text), file=sys.stderr, flush=True)
 
 
-def _frames(session: WorldSession, count: int | None) -> Iterator[LiveFrame]:
-    return islice(session.frames(), count)
+def _frames(args: argparse.Namespace, session: WorldSession, count: int | None) -> Generator[LiveFrame]:
+    """The frames of a world; steered from the terminal, until q is pressed."""
+    if not args.keys:
+        yield from islice(session.frames(), count)
+        return
+    with Keyboard(session.control) as keyboard:
+        _told(args)(HELP)
+        while not keyboard.ended and not session.done:
+            yield from session.step()
 
 
 def _line(result: dict[str, Any]) -> str:

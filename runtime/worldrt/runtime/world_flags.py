@@ -36,6 +36,7 @@ def add_command(commands: Any) -> None:
         metavar="PLACE",
         help="rtsp://HOST/PATH, rtsp-serve://127.0.0.1:8554/PATH, world.mp4, png:FOLDER, null:; several, in time",
     )
+    add("--keys", action="store_true", help="steer with the keys of this terminal: W, A, S, D; q ends")
     add("--record", type=Path, metavar="FILE", help="record the session, to be replayed")
     add("--replay", type=Path, metavar="FILE", help="make the frames of a recorded session again")
     add = parser.add_argument_group("where it goes").add_argument
@@ -117,6 +118,8 @@ def _check_made(args: argparse.Namespace) -> None:
                 raise InputError(f"--{flag}: the recording of --replay says it; leave it out")
     if args.length is None and args.replay is None and args.control_signal is not None:
         raise InputError("--control_signal: it belongs to a world that has an end; give --length")
+    if args.keys and (args.length is not None or args.replay is not None):
+        raise InputError("--keys: a world of --length or --replay has its controls already; leave one of them out")
     if args.save_path is None and not args.to:
         ends = args.length is not None or args.replay is not None
         args.save_path, args.to = (DEFAULT_PLACE, []) if ends else (None, ["null:"])

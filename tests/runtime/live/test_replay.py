@@ -65,6 +65,60 @@ def test_a_replay_gives_the_same_frames_in_another_process_of_time(tmp_path, clo
         assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+def test_a_world_that_goes_on_from_a_snapshot_is_recorded_with_what_led_to_it(tmp_path):
+    model = ToyModel()
+    recording, aside = Recording(tmp_path / "w.jsonl", model.facts()), Recording(None, model.facts())
+    session = WorldSession(model, clock=simulated(), steering=Wheel(model.controls), log=recording)
+    session.start("a road")
+    session.control("DL")
+    common = played(session, 22)
+    state = session.snapshot()
+    session.control("B")
+    session.prompt("rain")
+    first = common + played(session, 41)
+    so_far = session.recording()
+    other = session.branch(clock=simulated(), log=aside)
+    session.restore(state)
+    session.control("DR")
+    second = common + played(session, 30)
+    branched = first + played(other, 20)
+    (tmp_path / "branch.jsonl").write_bytes(other.recording())
+    (tmp_path / "so_far.jsonl").write_bytes(so_far)
+    session.stop()
+    scripts = [*read(tmp_path / "w.jsonl")[1], *read(tmp_path / "branch.jsonl")[1], *read(tmp_path / "so_far.jsonl")[1]]
+    for script, expected in zip(scripts, (first, second, branched, first), strict=True):
+        assert script.frames == len(expected)
+        again = replaying(model, script, clock=simulated(), pace=PaceOptions(None))
+        again.start(script.prompt)
+        assert all(np.array_equal(a, b) for a, b in zip(expected, played(again, script.frames), strict=False))
+
+
+def test_a_state_that_was_not_recorded_ends_the_recording(tmp_path):
+    recording = Recording(tmp_path / "w.jsonl", {})
+    other = WorldSession(ToyModel(), clock=simulated())
+    session = WorldSession(ToyModel(), clock=simulated(), log=recording)
+    for each in (other, session):
+        each.start("a road")
+    session.restore(other.snapshot())
+    played(session, 4)
+    with pytest.raises(InputError, match="not recorded"):
+        session.recording()
+    (script,) = read(tmp_path / "w.jsonl")[1]
+    assert script.frames == 0
+
+
+def test_a_recording_has_a_most_and_the_world_goes_on():
+    recording = Recording(None, {}, most_bytes=200)
+    session = WorldSession(ToyModel(), clock=simulated(), log=recording, steering=Wheel(ToyModel.controls, "random"))
+    session.start("a road")
+    assert len(played(session, 80)) >= 80
+    assert "the recording ended" in recording.problem
+    with pytest.raises(InputError, match="the recording ended"):
+        session.recording()
+    session.stop()
+    recording.close()
+
+
 def test_a_recording_that_was_cut_short_is_good_up_to_there(tmp_path):
     record(tmp_path / "w.jsonl", simulated())
     lines = (tmp_path / "w.jsonl").read_bytes()

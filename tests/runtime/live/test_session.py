@@ -318,6 +318,37 @@ def test_a_clock_that_jumps_leads_to_no_burst_of_frames(jump_s):
     assert np.diff(times).min() > 0.9 / 16
 
 
+class TurnedClock(RealClock):
+    """A clock that can be turned."""
+
+    turned_s = 0.0
+
+    def now(self):
+        return super().now() + self.turned_s
+
+    def wait(self, until_s, jobs):
+        super().wait(until_s - self.turned_s, jobs)
+
+
+@pytest.mark.parametrize("turned_s", (-3600.0, -0.3, 3600.0))
+def test_a_clock_that_is_turned_stops_no_world(turned_s):
+    clock, frames = TurnedClock(), []
+    session = WorldSession(ToyModel(), clock=clock, pace=PaceOptions(100.0))
+    session.start("a road")
+
+    def watch():
+        frames.extend(take(session, 12))
+        clock.turned_s = turned_s
+        frames.extend(take(session, 30))
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    watching.join(60)
+    assert not watching.is_alive() and len(frames) == 42
+    assert [frame.index for frame in frames] == list(range(42))
+    session.stop()
+
+
 def test_a_world_stops_with_no_thread_left():
     before = threading.active_count()
     session = WorldSession(ToyModel(), clock=RealClock())

@@ -91,12 +91,32 @@ def dense(world, told, controls, frames, seed):
             previous = {}
 
 
+PUBLISHED = {
+    "The Matrix, stage 3": methods.swin_dpm(20, 4, 4),
+    "FIFO, 16 frames, 4 partitions": methods.fifo(16, 4, lookahead=False),
+    "FIFO, 16 frames, 4 partitions, with lookahead": methods.fifo(16, 4),
+}
+"""In their published sizes; `METHODS` has small ones of the same form."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_published_sizes_stream_as_their_whole_plan_computes_to_the_bit(make, method):
+    world = make(schedule=PUBLISHED[method], init=np.full((5, 32, 48, 3), 90, np.uint8))
+    assert_streams_as_the_whole(world)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_streams_as_its_whole_plan_computes_to_the_bit(make, method):
     schedule = METHODS[method]
     world = make() if method == "The Matrix, stage 4" else make(schedule=schedule)
     if schedule.fill == "prefill":
         world = make(schedule=schedule, init=np.full((5, 32, 48, 3), 90, np.uint8))
+    assert_streams_as_the_whole(world)
+
+
+def assert_streams_as_the_whole(world):
+    schedule = world.schedule
     frames = schedule.discard + schedule.group + 2
     controls = random_signal(frames + 2 * schedule.slots + schedule.given, 3)
     steering = Written(controls, -world.schedule.given, endless=True)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import termios
 
 import av
 import pytest
 
+from worldrt.runtime import safety_flags
 from worldrt.runtime.cli import main
+from worldrt.runtime.live.world import World
+
+from .test_guarded import Watchful
 
 
 @pytest.fixture
 def run(nano_matrix, tmp_path, monkeypatch, capsys):
     """Runs the command in an empty folder; exit code, and what it printed to stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
 
     def call(*flags):
         code = main(["world", "--bundle", str(nano_matrix), "--quiet", *flags])
@@ -66,6 +74,9 @@ def test_several_live_places_get_every_frame_and_the_result_says_how_late_they_w
         (("--length", "1", "--to", "ftp://x"), "ftp://"),
         (("--length", "1", "--guidance_scale", "nan"), "guidance scale"),
         (("--length", "1", "--natten"), "--natten"),
+        (("--commit_level", "9"), "commit_level: expected 1 to 4"),
+        (("--keys",), "no terminal"),
+        (("--keys", "--length", "1"), "--keys: a world of --length"),
     ),
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, flags, text):
@@ -79,6 +90,36 @@ def test_a_prompt_that_is_blocked_makes_nothing(run, tmp_path):
     code, _, err = run("--length", "1", "--prompt", "a dragon", "--blocklist", "words.txt", "--save_path", "w.mp4")
     assert code == 3 and err.startswith("blocked:")
     assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]
+
+
+def test_a_frame_that_is_blocked_leaves_no_file_and_ends_a_live_one_before_it(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(safety_flags, "make", lambda args, models: Watchful(refused=9))
+    code, _, err = run("--length", "1", "--save_path", "w.mp4")
+    assert code == 3 and err.startswith("blocked: frame 9") and not list(tmp_path.iterdir())
+    code, _, err = run("--length", "1", "--to", "w.mp4", "--fps", "200")
+    assert code == 3 and 0 < len(frames_in(tmp_path / "w.mp4")) <= 8
+
+
+def test_a_world_is_steered_from_the_terminal_until_q(run, tmp_path, monkeypatch):
+    person, program = os.openpty()
+    before = termios.tcgetattr(program)
+    world, typed = World.condition, []
+
+    def condition(self, control):
+        if len(typed) == 0:
+            typed.append(os.write(person, b"a"))
+        if control == "DL" and len(typed) == 1:
+            typed.append(os.write(person, b"q"))
+        return world(self, control)
+
+    monkeypatch.setattr(World, "condition", condition)
+    with os.fdopen(program, closefd=False) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        code, _, err = run("--keys", "--fps", "50", "--record", "w.jsonl")
+    assert code == 0, err
+    assert termios.tcgetattr(program) == before and '"DL"' in (tmp_path / "w.jsonl").read_text()
+    os.close(person)
+    os.close(program)
 
 
 def test_the_only_bundle_of_a_world_is_found_by_itself(nano_matrix, tmp_path, monkeypatch, capsys):

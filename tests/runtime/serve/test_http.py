@@ -108,6 +108,13 @@ def test_who_takes_the_wheel_may_do_what_the_page_does(tmp_path):
             await ask(session, "POST", "/api/restore", 200, json={"snapshot": number}, **mine)
             await ask(session, "POST", "/api/restore", 404, json={"snapshot": True}, **mine)
             await ask(session, "POST", "/api/reset", 200, **mine)
+            async with session.get("/api/replay") as answer:
+                assert answer.status == 200 and described("GET", "/api/replay", 200)
+                assert (
+                    answer.content_type == "application/jsonl"
+                    and "world.jsonl" in answer.headers["Content-Disposition"]
+                )
+                assert json.loads(await answer.text())["worldrt_world"] == 1
             await ask(session, "POST", "/api/record", 400, json={}, **mine)
             name = (await ask(session, "POST", "/api/record", 200, json={"on": True}, **mine))["recording"]
             state = await ask(session, "GET", "/api/state", 200)

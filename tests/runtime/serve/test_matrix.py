@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from worldrt.runtime.live.pace import PaceOptions
+from worldrt.runtime.live.recording import Recording
+from worldrt.runtime.live.replay import check_model, read
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.world import World
 from worldrt.runtime.models import Models
@@ -17,7 +21,8 @@ from .test_page import chromium, numbers, pages, until, until_drawn  # noqa: F40
 @pytest.fixture
 def session(nano_matrix):  # noqa: F811
     world = World(Models.open([nano_matrix]))
-    return WorldSession(world, pace=PaceOptions(16.0))
+    with closing(Recording(None, world.facts())) as log:
+        yield WorldSession(world, pace=PaceOptions(16.0), log=log)
 
 
 def test_a_world_of_the_matrix_is_watched_steered_told_and_reset(pages, tmp_path, session):  # noqa: F811
@@ -31,6 +36,14 @@ def test_a_world_of_the_matrix_is_watched_steered_told_and_reset(pages, tmp_path
         page.keyboard.up("a")
         until(page, "worldrt.numbers.answered >= 2")
         assert hub.metrics.latency_ms() is not None
+        page.locator("#keep").click()
+        page.get_by_text("Branch from 1").click()
+        until_drawn(page)
+        with page.expect_download() as download:
+            page.locator("#replay").click()
+        facts, scripts = read(download.value.path())
+        check_model(facts, session.model)
+        assert "DL" in scripts[-1].controls.values() and scripts[-1].frames > 0
         page.locator("#prompt").fill("A desert at night")
         page.keyboard.press("Enter")
         until(page, "document.getElementById('prompt').placeholder === 'A desert at night'")

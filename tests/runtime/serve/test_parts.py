@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worldrt.runtime.live.keys import control_of
 from worldrt.runtime.serve.host import WAITING_CALLS, BusyError, Host
-from worldrt.runtime.serve.keys import control_of
 from worldrt.runtime.serve.limits import Bucket
 from worldrt.runtime.serve.messages import Sequences, parse
 from worldrt.runtime.serve.wheel import Wheel

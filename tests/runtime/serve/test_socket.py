@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
+import struct
+import threading
 
 import aiohttp
 import av
 import numpy as np
 import pytest
 
-from worldrt.engine.errors import InputError
+from worldrt.engine.errors import BlockedError, InputError
 from worldrt.runtime.serve import viewer as viewer_module
 
 from .client import served, served_in_thread, viewer
@@ -97,7 +100,7 @@ def test_several_watch_and_one_drives(tmp_path):
 
 
 def test_a_flood_of_controls_is_coalesced_and_the_newest_wins(tmp_path):
-    world, count = ToyWorld(), 20000
+    world, count = ToyWorld(), 4000
 
     async def test():
         async with served(tmp_path, world) as (url, hub), viewer(url) as driver, viewer(url) as other:
@@ -107,7 +110,7 @@ def test_a_flood_of_controls_is_coalesced_and_the_newest_wins(tmp_path):
             for number in range(count):
                 await driver.send(type="control", keys="WASD"[number % 3], seq=number + 1)
             await driver.send(type="control", keys="D", seq=count + 1)
-            await driver.until(lambda: driver.pictures and driver.pictures[-1][2] == count + 1)
+            await driver.until(lambda: driver.pictures and driver.pictures[-1][2] == count + 1, 50)
             await other.until(lambda: other.pictures[-1][3] >= driver.pictures[-1][3])
             times = [picture[3] for picture in other.pictures[before:]]
             assert world.asked[-1] == "DR" and len(world.asked) < count / 8
@@ -116,6 +119,57 @@ def test_a_flood_of_controls_is_coalesced_and_the_newest_wins(tmp_path):
             return times
 
     assert len(run(test())) >= 1
+
+
+def test_a_viewer_that_floods_is_read_slowly_counted_and_told_and_the_driver_is_heard(tmp_path):
+    async def pour(flooder):
+        for _ in range(6000):
+            await flooder.send(type="control", keys="A")
+
+    async def test():
+        async with served(tmp_path) as (url, hub), viewer(url) as flooder, viewer(url) as driver:
+            await driver.drive()
+            await flooder.until(lambda: flooder.pictures)
+            began = asyncio.get_running_loop().time()
+            pouring = asyncio.create_task(pour(flooder))
+            for number in range(1, 4):
+                await driver.send(type="control", keys="WD"[number % 2], seq=number)
+                await driver.until(lambda number=number: driver.pictures and driver.pictures[-1][2] == number, 50)
+            await flooder.until(lambda: None in flooder.answers, 50)
+            read = counted(hub, "worldrt_controls_total")
+            lasted = asyncio.get_running_loop().time() - began
+            await pouring
+            assert flooder.answers[None]["status"] == 429
+            most = viewer_module.BREATHE_EVERY / viewer_module.FLOOD_WAIT_S
+            assert 400 < read < 1000 + most * (lasted + 1), "it is read no faster, however much it sends"
+            assert counted(hub, "worldrt_flood_messages_total") > 0
+
+    run(test())
+
+
+def counted(hub, name):
+    (line,) = [line for line in hub.metrics.text().decode().splitlines() if line.startswith(f"{name} ")]
+    return float(line.partition(" ")[2])
+
+
+def test_a_viewer_that_is_gone_without_a_word_leaves_nothing_behind(tmp_path):
+    async def test():
+        async with served(tmp_path) as (url, hub), viewer(url) as good:
+            host, port = url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(upgrade(host, port) + frame_of('{"type":"hello","video":"h264"}'))
+            writer.write(frame_of('{"type":"wheel","take":true}'))
+            await good.until(lambda: good.state and good.state["wheel"] == "taken")
+            await reader.read(100_000)
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            await good.until(lambda: good.state["wheel"] == "free" and good.state["viewers"] == 1)
+            assert len(hub.broadcast.output.units.readers) == 1
+            seen = len(good.pictures)
+            await good.until(lambda: len(good.pictures) > seen + 2)
+
+    run(test())
 
 
 def test_garbage_hurts_nobody_but_its_sender(tmp_path):
@@ -198,10 +252,7 @@ def test_a_viewer_that_does_not_read_misses_pictures_and_delays_nobody(tmp_path,
         async with served(tmp_path, world) as (url, hub), viewer(url) as good:
             host, port = url.removeprefix("http://").split(":")
             _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-            writer.write(
-                f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-            )
+            writer.write(upgrade(host, port))
             writer.write(frame_of('{"type":"hello","video":"h264"}'))
             await good.until(lambda: good.state and good.state["viewers"] == 2)
             (slow,) = [r for r in hub.broadcast.output.units.readers if r.name == list(hub._viewers)[-1]]
@@ -215,6 +266,14 @@ def test_a_viewer_that_does_not_read_misses_pictures_and_delays_nobody(tmp_path,
     monkeypatch.setattr(viewer_module, "HEARTBEAT_S", 2.0)
     world.__class__ = Noise
     run(test())
+
+
+def upgrade(host, port):
+    """The request that begins a WebSocket."""
+    return (
+        f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ).encode()
 
 
 def frame_of(text):
@@ -244,6 +303,51 @@ def test_a_world_that_fails_says_so_and_comes_back_with_reset(tmp_path, capfd):
     run(test())
     assert "ZeroDivisionError: of the model" in capfd.readouterr().err
     assert world.stopped
+
+
+def test_what_the_guard_refuses_is_told_and_another_prompt_brings_the_world_back(tmp_path):
+    world = ToyWorld()
+    check = world.check
+
+    def guarded(prompt):
+        if "dragon" in prompt:
+            raise BlockedError("prompt: a dragon")
+        check(prompt)
+
+    world.check = guarded
+
+    async def test():
+        async with served(tmp_path, world) as (url, hub), viewer(url) as client:
+            await client.drive()
+            answer = await client.ask(1, type="prompt", text="a dragon")
+            assert answer["status"] == 422 and answer["text"] == "blocked: prompt: a dragon"
+            assert world.prompts == ["a toy"] and hub.host.state == "running"
+            world.broken = BlockedError("frame 12: violence")
+            await client.until(lambda: client.state["state"] == "failed")
+            assert client.state["problem"] == "blocked: frame 12: violence"
+            assert (await client.ask(2, type="prompt", text="a field"))["type"] == "done"
+            assert (await client.ask(3, type="reset"))["type"] == "done"
+            await client.until(lambda: client.state["state"] == "running" and not client.state["problem"])
+
+    run(test())
+
+
+def test_a_prompt_that_takes_long_to_be_looked_at_delays_no_picture(tmp_path):
+    world, looked = ToyWorld(), threading.Event()
+    world.check = lambda prompt: None if prompt == "a toy" else looked.wait(60)
+
+    async def test():
+        async with served(tmp_path, world) as (url, _), viewer(url) as client:
+            await client.drive()
+            await client.send(type="prompt", id=1, text="a field")
+            seen = len(client.pictures)
+            await client.until(lambda: len(client.pictures) > seen + 5)
+            assert 1 not in client.answers
+            looked.set()
+            await client.until(lambda: 1 in client.answers)
+            assert world.prompts[-1] == "a field"
+
+    run(test())
 
 
 def test_an_encoder_that_fails_is_told_of_and_the_world_goes_on(tmp_path):
@@ -276,6 +380,7 @@ def test_prompt_run_snapshot_and_restore(tmp_path):
             await client.until(lambda: client.state["state"] == "paused")
             index, place = world.index, (world.x, world.y)
             number = (await client.ask(4, type="snapshot"))["snapshot"]
+            await client.until(lambda: client.state["snapshots"] == [number])
             await asyncio.sleep(0.2)
             assert world.index == index, "a world that stands still makes no frames"
             await client.send(type="control", keys="D")
@@ -307,8 +412,6 @@ def test_commands_are_limited(tmp_path):
 
 
 def test_a_server_that_ends_says_goodbye_and_leaves_no_thread(tmp_path):
-    import threading
-
     world = ToyWorld()
 
     async def watch(url, hub):

@@ -57,9 +57,12 @@ class ToyWorld:
             self._control, self._control_s = name, time.monotonic()
             self.asked.append(name)
 
-    def prompt(self, text: str) -> None:
-        if "refuse" in text:
+    def check(self, prompt: str) -> None:
+        if "refuse" in prompt:
             raise InputError("prompt: the toy does not like it")
+
+    def prompt(self, text: str) -> None:
+        self.check(text)
         self.prompts.append(text)
 
     def reset(self) -> None:
@@ -70,6 +73,9 @@ class ToyWorld:
 
     def restore(self, state: tuple[int, int]) -> None:
         self.x, self.y = state
+
+    def recording(self) -> bytes:
+        return b'{"worldrt_world": 1, "model": {}}\n'
 
     def stop(self) -> None:
         self.stopped = True

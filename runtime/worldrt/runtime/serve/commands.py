@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from worldrt.engine.errors import BlockedError, WorldrtError
+from worldrt.runtime.live.keys import control_of
 from worldrt.runtime.serve.host import BusyError, Host
-from worldrt.runtime.serve.keys import control_of
 from worldrt.runtime.serve.metrics import Metrics
 from worldrt.runtime.serve.recorder import Recorder
 from worldrt.runtime.serve.wheel import Wheel
@@ -32,10 +32,28 @@ class Refused(Exception):  # noqa: N818  # it is an answer
 class Commands:
     """Checks and does what is asked. `who` is the name under which somebody may hold the wheel."""
 
-    def __init__(self, host: Host, wheel: Wheel, recorder: Recorder, metrics: Metrics) -> None:
+    def __init__(
+        self, host: Host, wheel: Wheel, recorder: Recorder, metrics: Metrics, changed: Callable[[], None]
+    ) -> None:
         self._host, self._wheel, self._recorder, self._metrics = host, wheel, recorder, metrics
+        self._changed = changed
+        self._checks = ThreadPoolExecutor(1, "worldrt-check")  # prompts are looked at beside the world, in turn
         self._snapshots: dict[int, tuple[str, Any]] = {}
         self._numbers = itertools.count(1)
+
+    @property
+    def snapshots(self) -> list[int]:
+        """The numbers of those that are kept."""
+        return list(self._snapshots)
+
+    async def replay(self) -> bytes:
+        """The recording of the world so far. Raises `Refused`."""
+        told: bytes = await self._done(lambda: self._host.call(lambda world: world.recording()))
+        return told
+
+    def close(self) -> None:
+        """No more is asked."""
+        self._checks.shutdown(wait=False, cancel_futures=True)
 
     async def perform(self, name: str, body: Mapping[str, Any], who: str) -> dict[str, Any]:
         """Do one of `NAMES` and return its answer. Raises `Refused`."""
@@ -57,7 +75,7 @@ class Commands:
             self._host.control(control)
             return {"control": control}
         if name == "prompt":
-            await self._done(lambda: self._host.set_prompt(_text(body)))
+            await self._prompt(_text(body))
         elif name == "reset":
             await self._done(self._host.reset)
         elif name == "run":
@@ -86,12 +104,19 @@ class Commands:
             return None if control is None else str(control)
         raise Refused(400, f"expected keys, some of WASD, or control: null or one of {', '.join(names)}")
 
+    async def _prompt(self, text: str) -> None:
+        world = self._host.world
+        if world is not None:
+            await self._done(lambda: self._checks.submit(world.check, text))
+        await self._done(lambda: self._host.set_prompt(text))
+
     async def _snapshot(self) -> int:
         state = await self._done(lambda: self._host.call(lambda world: world.snapshot()))
         number = next(self._numbers)
         self._snapshots[number] = self._host.prompt, state
         while len(self._snapshots) > MOST_SNAPSHOTS:
             del self._snapshots[min(self._snapshots)]
+        self._changed()
         return number
 
     async def _restore(self, body: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
-from worldrt.engine.errors import WorldrtError
+from worldrt.engine.errors import BlockedError, WorldrtError
 from worldrt.runtime.live.stamps import LiveFrame
 from worldrt.runtime.serve.world import World
 
@@ -182,7 +182,7 @@ class Host:
 
     def _fail(self, error: Exception, *, log: bool = True) -> None:
         if isinstance(error, WorldrtError):
-            self.problem = " ".join(str(error).split())
+            self.problem = ("blocked: " if isinstance(error, BlockedError) else "") + " ".join(str(error).split())
         else:
             self.problem = f"the world failed: {type(error).__name__}; the server's log has more"
             if log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,11 +52,12 @@ class Hub:
         self.broadcast = Broadcast(self.metrics, places, overwrite=overwrite, warn=self._tell)
         self.recorder = Recorder(self.broadcast, recordings, self._changed_elsewhere)
         self.host = Host(open_world, self._ready, self._changed_elsewhere, prompt=prompt)
-        self.commands = Commands(self.host, self.wheel, self.recorder, self.metrics)
+        self.commands = Commands(self.host, self.wheel, self.recorder, self.metrics, self.changed)
         self.ready = asyncio.Event()  # there are pictures to be had
         self._loop, self._warn = asyncio.get_running_loop(), warn
         self._most_viewers = most_viewers
         self._viewers: dict[str, Watcher] = {}
+        self._flooding: dict[str, float] = {}  # when a viewer sent too much last
 
     def begin(self) -> None:
         """Start to load the world."""
@@ -66,6 +68,7 @@ class Hub:
         await asyncio.gather(*(viewer.close(GOING_AWAY, "the server ends") for viewer in [*self._viewers.values()]))
         if not await asyncio.to_thread(self.host.end):
             self._warn("the world did not stop in time; it is left behind")
+        self.commands.close()
         await asyncio.to_thread(self.recorder.stop)
         await asyncio.to_thread(self.broadcast.close)
 
@@ -86,7 +89,14 @@ class Hub:
     def leave(self, viewer: Watcher) -> None:
         """Somebody is gone; the wheel goes on to the next."""
         self._viewers.pop(viewer.name, None)
+        self._flooding.pop(viewer.name, None)
         self.leave_wheel(viewer.name)
+
+    def flooding(self, name: str) -> int:
+        """A viewer sends too much; how many do now."""
+        now_s = time.monotonic()
+        self._flooding[name] = now_s
+        return sum(now_s - at_s < 1 for at_s in self._flooding.values())
 
     def take_wheel(self, name: str) -> None:
         """Somebody wants to drive."""
@@ -115,6 +125,7 @@ class Hub:
             "waiting": len(self.wheel.waiting),
             "recording": self.recorder.name,
             "recording_problem": self.recorder.problem,
+            "snapshots": self.commands.snapshots,
             "video": video and {"width": video.width, "height": video.height, "fps": video.fps},
             "encoder": self.broadcast.encoder(),
             "places": self.broadcast.states(),

@@ -30,6 +30,7 @@ class Metrics:
         self.dropped = library.Counter("worldrt_dropped_frames", "Frames not sent to viewers that were slow", **make)
         self.controls = library.Counter("worldrt_controls", "Controls that came in", **make)
         self.coalesced = library.Counter("worldrt_controls_coalesced", "Controls that newer ones replaced", **make)
+        self.flooded = library.Counter("worldrt_flood_messages", "Messages beyond what one viewer may send", **make)
         self.commands = library.Counter(
             "worldrt_commands", "What was asked of the world", ["command", "result"], **make
         )

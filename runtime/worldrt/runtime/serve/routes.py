@@ -54,6 +54,7 @@ def make_app(hub: Hub) -> web.Application:
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_get("/ws", routes.socket)
     app.router.add_get("/api/state", routes.state)
+    app.router.add_get("/api/replay", routes.replay)
     app.router.add_post("/api/wheel", routes.take_wheel)
     app.router.add_delete("/api/wheel", routes.leave_wheel)
     for name in NAMES:
@@ -65,7 +66,8 @@ class Routes:
     """The handlers."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub, self._asked = hub, Bucket(ASKED_PER_S, ASKED_BURST)
+        self._hub = hub
+        self._asked, self._driven = Bucket(ASKED_PER_S, ASKED_BURST), Bucket(ASKED_PER_S, ASKED_BURST)
 
     def middleware(self) -> Any:
         """Who may come in, what they may send, and what their browser may do with the answer."""
@@ -102,7 +104,8 @@ class Routes:
             refused.labels("token").inc()
             await asyncio.sleep(GUESS_S)
             raise Refused(401, "expected a header Authorization: Bearer TOKEN")
-        if request.method != "GET" and not self._asked.take():
+        asked = self._driven if self._hub.wheel.holds(_driver(request)) else self._asked  # nobody stops the driver
+        if (request.method != "GET" or request.path == "/api/replay") and not asked.take():
             raise Refused(429, "too many requests; wait a moment")
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
@@ -135,6 +138,13 @@ class Routes:
     async def state(self, request: web.Request) -> web.Response:
         """What everyone may know."""
         return _json(self._hub.state())
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """The recording of the world so far."""
+        from aiohttp import web
+
+        kind = {"Content-Type": "application/jsonl", "Content-Disposition": 'attachment; filename="world.jsonl"'}
+        return web.Response(body=await self._hub.commands.replay(), headers=kind)
 
     async def take_wheel(self, request: web.Request) -> web.Response:
         """A token that drives, for half a minute after each use."""
@@ -176,6 +186,7 @@ def lean(transport: Any) -> None:
     raw = transport.get_extra_info("socket")
     if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16384)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)  # nor what a flood brings: it is parsed at once
 
 
 def _driver(request: web.Request) -> str:

@@ -22,6 +22,8 @@ HEARTBEAT_S = 15.0
 COMMANDS_PER_S, COMMANDS_BURST = 10.0, 20.0
 MOST_GARBAGE = 20
 BREATHE_EVERY = 32
+MESSAGES_PER_S, MESSAGES_BURST = 200.0, 400.0
+FLOOD_WAIT_S = 0.01
 STATE_EVERY_S = 1.0
 POLICY, BAD_TOKEN, FULL = 1008, 4401, 4503
 
@@ -34,7 +36,8 @@ class Viewer:
         self._hub, self._socket, self._authorized = hub, socket, authorized
         self._sequences = Sequences()
         self._bucket = Bucket(COMMANDS_PER_S, COMMANDS_BURST)
-        self._garbage = 0
+        self._messages, self._tells = Bucket(MESSAGES_PER_S, MESSAGES_BURST), Bucket(1.0, 1.0)
+        self._heard = self._garbage = 0
         self._control: dict[str, Any] | None = None
         self._answers: set[asyncio.Task[None]] = set()
 
@@ -107,11 +110,8 @@ class Viewer:
                 pass
 
     async def _listen(self) -> None:
-        count = 0
         async for text in _texts(self._socket):
-            count += 1
-            if count % BREATHE_EVERY == 0:  # a flood must not keep the pictures of others waiting
-                await asyncio.sleep(0)
+            await self._breathe()
             try:
                 if text is None:
                     raise ValueError("expected text")
@@ -123,6 +123,19 @@ class Viewer:
                     return await self.close(POLICY, "too many messages that could not be understood")
                 continue
             self._take(message)
+
+    async def _breathe(self) -> None:
+        """Let others have their turn. Who sends too much is told, and read so slowly that the rest waits with him."""
+        self._heard += 1
+        floods = not self._messages.take()
+        if floods:
+            self._hub.metrics.flooded.inc()
+        if self._heard % BREATHE_EVERY:
+            return
+        await asyncio.sleep(FLOOD_WAIT_S * self._hub.flooding(self.name) if floods else 0)
+        if floods and self._tells.take():
+            text = f"too many messages: more than {MESSAGES_PER_S:.0f} a second are read slowly"
+            self._answer({}, {"type": "error", "text": text, "status": 429})
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "control":

@@ -10,7 +10,7 @@ from worldrt.runtime.sinks.base import VideoFormat
 
 
 class World(Protocol):
-    """A world that is stepped. One thread calls everything but `control`, which any thread may call at any time.
+    """A world that is stepped. One thread calls everything but `control` and `check`, which any thread may call.
 
     Errors that a user can mend are `WorldrtError`. After any error of `step`, `reset` brings the world back.
     """
@@ -42,6 +42,10 @@ class World(Protocol):
         """The newest control wins; None: no key is pressed."""
         ...
 
+    def check(self, prompt: str) -> None:
+        """Whether a prompt may be, which may take a while; raises what says why not."""
+        ...
+
     def prompt(self, text: str) -> None:
         """Go on with another prompt. Does not wait until it takes effect."""
         ...
@@ -56,6 +60,10 @@ class World(Protocol):
 
     def restore(self, state: Any) -> None:
         """Go on from a state of `snapshot`."""
+        ...
+
+    def recording(self) -> bytes:
+        """What the frames up to now depend on, as `trt-run world --replay` reads it."""
         ...
 
     def stop(self) -> None:

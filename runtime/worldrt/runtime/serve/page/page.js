@@ -125,11 +125,46 @@ function show() {
   at("run").textContent = state.state === "running" ? "Stop" : "Run";
   at("record").textContent = state.recording ? "Stop recording" : "Record";
   at("record").setAttribute("aria-pressed", String(Boolean(state.recording)));
+  at("replay").disabled = !connected || !state.state || state.state === "loading";
+  showMoments(mine);
   const notice = state.problem || state.recording_problem || (state.recording ? `recording ${state.recording}` : "");
   at("notice").textContent = notice;
   at("notice").hidden = !connected || !notice;
   at("prompt").placeholder = state.prompt ?? "";
   showNumbers();
+}
+
+let momentsShown = "";
+function showMoments(mine) {
+  const numbers = state.snapshots ?? [];
+  if (momentsShown !== String(numbers)) {
+    momentsShown = String(numbers);
+    at("moments").replaceChildren(
+      ...numbers.map((snapshot) => {
+        const button = document.createElement("button");
+        button.textContent = `Branch from ${snapshot}`;
+        button.onclick = () => ask({ type: "restore", snapshot });
+        return button;
+      }),
+    );
+  }
+  for (const button of at("moments").children) button.disabled = !mine;
+}
+
+async function saveReplay() {
+  const token = sessionStorage.getItem(TOKEN);
+  const answer = await fetch("api/replay", { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = "world.jsonl";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
+}
+
+function tell(text) {
+  at("answer").classList.toggle("bad", Boolean(text));
+  at("answer").textContent = text;
 }
 
 function status(text, kind) {
@@ -139,8 +174,7 @@ function status(text, kind) {
 
 async function ask(message) {
   const answer = await link.ask(message);
-  at("answer").classList.toggle("bad", answer.type === "error");
-  at("answer").textContent = answer.type === "error" ? answer.text : "";
+  tell(answer.type === "error" ? answer.text : "");
   return answer.type !== "error";
 }
 
@@ -148,6 +182,8 @@ at("wheel").onclick = () => link.send({ type: "wheel", take: ["free", "taken"].i
 at("run").onclick = () => ask({ type: "run", running: state.state !== "running" });
 at("reset").onclick = () => ask({ type: "reset" });
 at("record").onclick = () => ask({ type: "record", on: !state.recording });
+at("keep").onclick = () => ask({ type: "snapshot" });
+at("replay").onclick = () => saveReplay().then(() => tell(""), (error) => tell(`the replay: ${error.message}`));
 at("prompt-form").onsubmit = async (event) => {
   event.preventDefault();
   const text = at("prompt").value.trim();
