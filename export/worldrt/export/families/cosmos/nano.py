@@ -33,7 +33,6 @@ from worldrt.export.modules.seeded import (
 )
 from worldrt.export.modules.t5 import T5Encoder
 
-
 PARTS = {
     "text2image": f"text2image/{TRANSFORMER_FILE}",
     "video2world": f"video2world/{TRANSFORMER_FILE}",
