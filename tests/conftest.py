@@ -56,3 +56,19 @@ def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "text/encode",
             }
     return folder
+
+
+@pytest.fixture(scope="session")
+def opendwm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of `nano-opendwm`: float32, its checkpoint inside. Do not change it."""
+    from worldrt.export.plan import Options
+    from worldrt.export.run import export_bundle
+
+    shared = shared_folder(tmp_path_factory)
+    folder = shared / "opendwm"
+    with (shared / "opendwm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            options = Options("nano-opendwm")
+            export_bundle(options, folder, family="opendwm", verified=False, torch_program=False)
+    return folder

@@ -19,6 +19,8 @@ from worldrt.engine.facts import Condition as Condition
 from worldrt.engine.facts import Control as Control
 from worldrt.engine.facts import Diffusion as Diffusion
 from worldrt.engine.facts import Guidance as Guidance
+from worldrt.engine.facts import Layout as Layout
+from worldrt.engine.facts import Place as Place
 from worldrt.engine.facts import Sampler as Sampler
 from worldrt.engine.facts import Sparse as Sparse
 from worldrt.engine.facts import Stream as Stream
@@ -106,6 +108,7 @@ class Denoiser(Component):
     levels: tuple[float, ...] | None = None
     stream: Stream | None = None
     control: Control | None = None
+    layout: Layout | None = None
 
     def block_graph(self, block: int) -> str:
         """The graph that block number `block` is run by; the last one is in `head`."""
@@ -138,7 +141,8 @@ class Vae(Component):
     of raw latents; the graphs take and return normalised ones.
 
     A step is one latent, and one frame in a first step or `temporal` frames in a later one; `chunks` says otherwise by
-    the name of the graph. `decode_first_3` starts as `decode_first` does, with three latents.
+    the name of the graph. `decode_first_3` starts as `decode_first` does, with three latents. One of pictures, whose
+    steps know nothing of each other (`temporal` is 1), has `encode` and `decode` alone.
     """
 
     channels: int
@@ -159,13 +163,16 @@ class Vae(Component):
 class Text(Component):
     """A text encoder `encode(ids, mask)`; prompts are padded with zero rows to `max_tokens` rows of `width`.
 
-    The unconditional text is all `zeros`, or that of the `empty` prompt.
+    The unconditional text is all `zeros`, or that of the `empty` prompt. Prompts that are `cut` keep their last token.
+    With `place` it is one of several (`Manifest.texts`) whose rows together are what a denoiser takes.
     """
 
     tokenizer: str
     max_tokens: int
     width: int
     unconditional: Literal["zeros", "empty"] = "zeros"
+    too_long: Literal["refuse", "cut"] = "refuse"
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -201,10 +208,11 @@ class Manifest:
     vae: Vae | None = None
     text: Text | None = None
     files: Mapping[str, str] = field(default_factory=dict)  # other files of the bundle and their sha256
+    texts: Mapping[str, Text] = field(default_factory=dict)  # further text encoders
 
     def components(self) -> dict[str, Component]:
         """All components by name; denoisers by their task."""
-        named: dict[str, Component] = dict(self.denoisers)
+        named: dict[str, Component] = dict(self.denoisers) | dict(self.texts)
         return named | {n: c for n, c in (("vae", self.vae), ("text", self.text)) if c is not None}
 
 
@@ -266,8 +274,9 @@ def load_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bun
             raise BundleError(
                 f"{folder / relative}: changed since the export (sha256 {actual[:12]}..., expected {sha256[:12]}...)"
             )
-    if manifest.text is not None and manifest.text.tokenizer not in manifest.files:
-        raise BundleError(f"{folder}: the tokenizer '{manifest.text.tokenizer}' is not among the bundle's files")
+    for text in (manifest.text, *manifest.texts.values()):
+        if text is not None and text.tokenizer not in manifest.files:
+            raise BundleError(f"{folder}: the tokenizer '{text.tokenizer}' is not among the bundle's files")
     return bundle
 
 

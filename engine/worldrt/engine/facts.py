@@ -9,13 +9,15 @@ from typing import Literal
 @dataclass(frozen=True)
 class Sampler:
     """Defaults of the sampler: a row table `kind` of `worldrt.runtime.samplers` and its numbers. `sigma_max` and
-    `sigma_min` are the first and the last level that the network is shown; they are timesteps where its levels are."""
+    `sigma_min` are the first and the last level that the network is shown; they are timesteps where its levels are.
+    `shift` is that of flow matching's sigmas."""
 
     kind: str
     steps: int
     sigma_max: float
     sigma_min: float
     order: float = 7.0
+    shift: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,14 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Stream:
-    """How a queue makes an endless video: a window is one clean frame, then `groups` groups of `group` latent frames
-    at rising noise levels; after steps / groups rows the cleanest group leaves and one of noise enters."""
+    """How a queue makes an endless video: a window is `history` clean frames, then `groups` groups of `group` latent
+    frames at rising noise levels; after steps / groups rows the cleanest group leaves and one of noise enters. `fill`:
+    it begins with a known video that is noised, or cold, with noise alone."""
 
     groups: int
     group: int
+    history: int = 1
+    fill: Literal["renoise", "cold"] = "renoise"
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,33 @@ class Control:
     width: int
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Frames of several views that are drawn from layouts: `views` at once, each from `images` of three channels, in
+    this order, whose values are from 0 to 1, and `nothing` where no layout is asked for.
+
+    The denoiser has a graph `layout` (image float32 (B, V, channels, H, W) -> residual), which is run once for each
+    frame; it takes the residual, a text and a camera of each view with every frame. A camera is eleven numbers: frames
+    per second, focal lengths and centre over height, height, width, height, forward direction, and place in metres.
+    Prompts are encoded for every `text_interval`-th frame, and hold for those after it.
+    """
+
+    images: tuple[str, ...]
+    nothing: float
+    views: int
+    text_interval: int = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the rows of one of several text encoders lie in the text that a denoiser takes: the first row and channel,
+    and the first channel of its embedding of the whole prompt in `pooled`, where it gives one."""
+
+    row: int
+    channel: int
+    pooled: int | None = None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ def _denoiser(manifest: Manifest, denoiser: Denoiser, batch: int) -> dict[str, R
     temporal = manifest.vae.temporal if manifest.vae is not None else VAE_TEMPORAL
     frames = {fps: (count - 1) // temporal + 1 for fps, count in denoiser.frames.items()}
     lengths = Range(1, frames.get(DEFAULT_FPS, next(iter(frames.values()))), max(frames.values()))
-    text = manifest.text.max_tokens if manifest.text is not None else TEXT_TOKENS
+    text = TEXT_TOKENS
+    if manifest.text is not None:
+        text = max(t.max_tokens + (t.place.row if t.place else 0) for t in (manifest.text, *manifest.texts.values()))
     return {
         "batch": Range(1, batch, batch),
         "frames": lengths,
@@ -86,7 +88,8 @@ def _vae(manifest: Manifest, vae: Vae) -> dict[str, Range]:
     """As wide as what all denoisers of the bundle make, best at the default of the last one (a video rather than a
     picture)."""
     found = [_scaled(_denoiser(manifest, d, 1), d.size_multiple_px, vae.spatial) for d in manifest.denoisers.values()]
-    known = {"batch": Range(1, 1, 1)}
+    views = max((d.layout.views for d in manifest.denoisers.values() if d.layout), default=1)
+    known = {"batch": Range(1, views, views)}
     for name in ("rows", "columns"):
         ranges = [ranges[name] for ranges in found]
         if ranges:

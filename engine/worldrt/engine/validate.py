@@ -14,7 +14,7 @@ from worldrt.engine.schema import SchemaError
 from worldrt.engine.tensors import ITEM_BYTES, SymbolicShape, TensorSpec
 
 if TYPE_CHECKING:
-    from worldrt.engine.bundle import Denoiser, Graph, Manifest, Text, Vae, Weight
+    from worldrt.engine.bundle import Denoiser, Graph, Layout, Manifest, Text, Vae, Weight
 
 _AXIS = re.compile(r"([1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z_0-9]*")
 _FORMS = {"whole": {"denoise"}, "block": {"embed", "head"}}  # and those of blocks
@@ -33,7 +33,7 @@ def check_manifest(manifest: Manifest) -> None:
     if manifest.vae is not None:
         _check_vae(manifest.vae)
     if manifest.text is not None:
-        _check_text(manifest.text, manifest.denoisers)
+        _check_text(manifest.text, manifest)
 
 
 def _check_graph(where: str, graph: Graph) -> None:
@@ -55,7 +55,7 @@ def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
     _whole(f"{where}.blocks", denoiser.blocks)
     if denoiser.sparse is not None:
         _check_sparse(where, denoiser)
-    graphs = _FORMS[denoiser.form] | set(denoiser.block_graphs())
+    graphs = _FORMS[denoiser.form] | set(denoiser.block_graphs()) | ({"layout"} if denoiser.layout else set())
     held = set(denoiser.graphs)  # none at all: a record of numbers, that nothing runs
     _expect(held in (graphs, set()), f"{where}.graphs", " and ".join(sorted(graphs)), sorted(denoiser.graphs))
     sampler = denoiser.sampler
@@ -117,6 +117,11 @@ def _check_world(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
     if denoiser.stream is not None:
         _whole(f"{where}.stream.groups", denoiser.stream.groups)
         _whole(f"{where}.stream.group", denoiser.stream.group)
+        history = denoiser.stream.history
+        _expect(0 <= history < _MAX, f"{where}.stream.history", "a whole number from 0 up", history)
+    _check_layout(f"{where}.layout", denoiser.layout)
+    shift = denoiser.sampler.shift
+    _expect(shift > 0, f"{where}.sampler.shift", "more than 0", shift)
     if levels is not None:
         place = f"{where}.levels"
         _expect(denoiser.form == "whole", place, "none in block form", denoiser.form)
@@ -128,6 +133,16 @@ def _check_world(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
         d = denoiser.diffusion
         fits = 0 < d.beta_start < d.beta_end < 1 and d.snr_shift > 0
         _expect(fits, f"{where}.diffusion", "0 < beta_start < beta_end < 1 and snr_shift > 0", d)
+
+
+def _check_layout(where: str, layout: Layout | None) -> None:
+    if layout is None:
+        return
+    _whole(f"{where}.views", layout.views)
+    _whole(f"{where}.text_interval", layout.text_interval)
+    _expect(0 <= layout.nothing <= 1, f"{where}.nothing", "a number from 0 to 1", layout.nothing)
+    names = layout.images
+    _expect(len(set(names)) == len(names) > 0, f"{where}.images", "different names, one or more", names)
 
 
 def _check_sizes(where: str, denoiser: Denoiser) -> None:
@@ -169,13 +184,21 @@ def _check_vae(vae: Vae) -> None:
                 _agrees(f"vae.graphs.{name}", spec, known.get(spec.name, {}))
 
 
-def _check_text(text: Text, denoisers: Mapping[str, Denoiser]) -> None:
-    _whole("text.max_tokens", text.max_tokens)
-    _whole("text.width", text.width)
-    outputs: Iterable[Graph] = text.graphs.values()
-    for spec in (spec for graph in outputs for spec in graph.outputs if spec.name == "text"):
-        _agrees("text.graphs", spec, {-1: text.width})
-    for task, denoiser in denoisers.items():
+def _check_text(text: Text, manifest: Manifest) -> None:
+    taken = {*manifest.denoisers, "vae", "text"} & set(manifest.texts)
+    _expect(not taken, "texts", "names that no other component has", sorted(taken))
+    for where, one in {"text": text, **{f"texts.{name}": other for name, other in manifest.texts.items()}}.items():
+        _whole(f"{where}.max_tokens", one.max_tokens)
+        _whole(f"{where}.width", one.width)
+        outputs: Iterable[Graph] = one.graphs.values()
+        for spec in (spec for graph in outputs for spec in graph.outputs if spec.name == "text"):
+            _agrees(f"{where}.graphs", spec, {-1: one.width})
+        _expect(not manifest.texts or one.place is not None, f"{where}.place", "one, where there are several", None)
+        if one.place is not None:
+            fits = min(one.place.row, one.place.channel) >= 0 and one.place.channel + one.width <= text.width
+            _expect(fits, f"{where}.place", f"room in {text.width} channels", one.place)
+            _expect(one.place.row < _MAX, f"{where}.place.row", "a row that there is", one.place.row)
+    for task, denoiser in manifest.denoisers.items():
         for spec in (s for graph in denoiser.graphs.values() for s in graph.inputs if s.name == "text"):
             _agrees(f"denoisers.{task}.graphs", spec, {-1: text.width})
 

@@ -94,8 +94,10 @@ def locate(
 def _decide(part: Part, options: Options, found: Found) -> Place:
     stored = found.dtype()
     precision = _PRECISIONS.get(options.precision, stored if stored in _PRECISIONS.values() else "float32")
+    if part.task and options.form not in ("auto", *part.forms):
+        raise InputError(f"--form {options.form}: {part.name} has the form {', '.join(part.forms)}; leave it out")
     whole = not part.task or options.form == "whole" or (options.form == "auto" and found.values() < SMALL)
-    return Place(part, found, "whole" if whole else "block", precision)
+    return Place(part, found, "whole" if whole or part.forms == ("whole",) else "block", precision)
 
 
 def is_small(places: Sequence[Place]) -> bool:

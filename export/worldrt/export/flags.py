@@ -13,10 +13,11 @@ from worldrt.export.quantize import flags as quantize_flags
 FAMILIES = {
     "cosmos": ("nano", "0.6B", "2B", "14B"),
     "matrix": ("nano-matrix", "matrix-stage2", "matrix-stage3", "matrix-stage4"),
+    "opendwm": ("nano-opendwm", "opendwm"),
 }
 MODELS = tuple(model for models in FAMILIES.values() for model in models)
 TASKS = ("text2image", "video2world", "world")
-COMPONENTS = (*TASKS, "vae", "text")
+COMPONENTS = (*TASKS, "vae", "text", "clip", "clip2")
 EPILOG = """\
 examples:
   trt-export --model nano
@@ -24,6 +25,7 @@ examples:
   trt-export --model 14B --checkpoint /models --task video2world --resolution 480 --fps 10
   trt-export --model 2B --checkpoint /models --natten
   trt-export --model matrix-stage4 --checkpoint /models --control_sentences /src/matrix
+  trt-export --model opendwm --checkpoint /models/stable-diffusion-3.5-medium --dit_path ctsd_35_xs.pth --task world
   trt-export --bundle bundles/2B --backend tensorrt_rtx --compute_capability 8.9 12.0
   trt-export --bundle bundles/2B --backend tensorrt_rtx --check
   trt-export --bundle bundles/2B --quantize fp8 -o bundles/2B-fp8
@@ -35,14 +37,14 @@ def build_parser() -> Parser:
     """All flags of `trt-export`."""
     p = Parser(
         prog="trt-export",
-        description="Export a checkpoint of Cosmos-Predict2 or The Matrix to a bundle of ONNX graphs (weights are not "
-        "copied), and build engine plans of a bundle.",
+        description="Export a checkpoint of Cosmos-Predict2, The Matrix or OpenDWM to a bundle of ONNX graphs (weights "
+        "are not copied), and build engine plans of a bundle.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = p.add_argument_group("what")
     source = what.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", choices=MODELS, help="nano, nano-matrix need no checkpoint, they make one")
+    source.add_argument("--model", choices=MODELS, help="those of nano need no checkpoint, they make one")
     source.add_argument("--bundle", type=Path, metavar="DIR", help="one that is there; for --backend, --quantize")
     what.add_argument("--task", default="all", choices=(*TASKS, "all"), help="default: all that the checkpoint holds")
     what.add_argument("--components", nargs="+", choices=COMPONENTS, default=[], help="export only these")

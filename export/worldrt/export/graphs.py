@@ -26,3 +26,13 @@ class GraphSource:
     outputs: tuple[TensorSpec, ...]
     weights: Mapping[str, str]
     fold: bool = False
+
+
+def renamed(module: nn.Module, prefixes: Mapping[str, str]) -> dict[str, str]:
+    """Parameter of a graph -> checkpoint key; the first prefix that fits is replaced."""
+
+    def key(name: str) -> str:
+        prefix = next(p for p in prefixes if name.startswith(p))
+        return prefixes[prefix] + name.removeprefix(prefix)
+
+    return {name: key(name) for name, _ in module.named_parameters()}

@@ -37,6 +37,7 @@ class Options:
     control_sentences: Path | None = None
     control_embeddings: Path | None = None
     clip: Path | None = None
+    model_config: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class File:
 class Part:
     """One component: where its weights lie, its graphs by (form, compute dtype, key format), its manifest entry.
 
-    A `task` is a denoiser; other parts serve all of them. `segments` are what a deep graph is linked from, by source
-    and compute dtype; none where it is traced as it is. `instances` are the numbers of the
-    blocks that a graph is used for, by its name. `note` is told to the user.
+    A `task` is a denoiser, in one of `forms`; other parts serve all of them. `segments` are what a deep graph is linked
+    from, by source and compute dtype; none where it is traced as it is. `instances` are the numbers of the blocks that
+    a graph is used for, by its name. `note` is told to the user.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Part:
     graphs: Callable[[Form, str, str], list[GraphSource]]
     describe: Callable[[Built], Component]
     task: bool = False
+    forms: tuple[Form, ...] = ("whole", "block")
     segments: Callable[[GraphSource, str], list[Segment]] = lambda source, dtype: []
     instances: Mapping[str, Sequence[int]] = field(default_factory=dict)
     files: tuple[File, ...] = ()

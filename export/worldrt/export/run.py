@@ -153,6 +153,7 @@ def _manifest(model: Model, entries: dict[str, Component], root: Path, folder: P
         {name: entry for name, entry in entries.items() if isinstance(entry, Denoiser)},
         vae=cast("Vae | None", entries.get("vae")),
         text=cast("Text | None", entries.get("text")),
+        texts={name: entry for name, entry in entries.items() if isinstance(entry, Text) and name != "text"},
     )
 
 

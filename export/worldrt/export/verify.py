@@ -85,7 +85,7 @@ def random_inputs(specs: Sequence[TensorSpec], axes: Mapping[str, int]) -> dict[
 def _random(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray[Any, Any]:
     if spec.name == "level":
         return np.exp(random.standard_normal(shape)).astype(np.float32)
-    if spec.name == "position":
+    if spec.name in ("position", "view"):
         return np.arange(shape[0], dtype=np.float32)
     if spec.name == "mask":
         return np.broadcast_to(np.arange(shape[1]) % 2 == 0, shape).astype(np.float32)

@@ -8,7 +8,14 @@ from typing import Any
 
 from worldrt.engine.errors import InputError
 
-NAMES = ("control_sentences", "control_embeddings", "clip", "fold_levels")
+FAMILIES = {
+    "control_sentences": ("matrix", "The Matrix"),
+    "control_embeddings": ("matrix", "The Matrix"),
+    "clip": ("matrix", "The Matrix"),
+    "fold_levels": ("matrix", "The Matrix"),
+    "model_config": ("opendwm", "OpenDWM"),
+}
+"""The family that a flag is about, and its name."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +36,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make the noise levels of a steady stream, and what follows from them, constants of one graph",
     )
+    group.add_argument(
+        "--model_config", type=Path, metavar="FILE", help="an official .json of OpenDWM: its network, views, sizes"
+    )
 
 
 def options(args: argparse.Namespace, family: str) -> dict[str, Any]:
     """The same for `plan.Options`. Raises `InputError` where another family is exported."""
-    given = {name: getattr(args, name) for name in NAMES}
-    wrong = next((name for name, value in given.items() if value), None)
-    if family != "matrix" and wrong is not None:
-        raise InputError(f"--{wrong}: it is about The Matrix; leave it out")
+    given = {name: getattr(args, name) for name in FAMILIES}
+    wrong = next((name for name, value in given.items() if value and FAMILIES[name][0] != family), None)
+    if wrong is not None:
+        raise InputError(f"--{wrong}: it is about {FAMILIES[wrong][1]}; leave it out")
     if args.control_sentences and args.control_embeddings:
         raise InputError("--control_embeddings: it is made of --control_sentences; give one of them")
     whole = {"form": "whole"} if args.fold_levels and args.form == "auto" else {}

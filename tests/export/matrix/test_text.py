@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import transformers
 
-from worldrt.export.families.matrix.text import PaddedEncoder
 from worldrt.export.modules.keys import text_keys
+from worldrt.export.modules.padded import PaddedEncoder
 from worldrt.export.modules.t5 import T5Config
 
 

@@ -78,7 +78,7 @@ def train(vocabulary: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sentences(), trainer)
+    tokenizer.train_from_iterator(sentences(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {SPECIAL[1]}",
         special_tokens=[(SPECIAL[1], 1)],
@@ -86,6 +86,7 @@ def train(vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def _sentences() -> Iterator[str]:
+def sentences() -> Iterator[str]:
+    """Prompts of the grammar, some thousands."""
     for number, parts in enumerate(product(_VIEWS, _SUBJECTS, _PLACES, _CONDITIONS)):
         yield " ".join(parts) + ". " + _ENDINGS[number % len(_ENDINGS)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from worldrt.export.families.cosmos.block import EPS, Block, Conditioning, Modulation, modulate
 from worldrt.export.families.cosmos.rope import Rope, RopeDtype, RopeTables
 from worldrt.export.families.cosmos.variants import PATCH, DiTConfig
-from worldrt.export.modules.patches import patchify
+from worldrt.export.modules.patches import patchify, unpatchify
 from worldrt.export.modules.tensors import cast
 
 
@@ -86,7 +86,7 @@ class FinalLayer(nn.Module):
     def forward(self, x_BTSD: Tensor, cond: Conditioning, rows: int, columns: int) -> Tensor:
         """(B, C, T, 2 rows, 2 columns)"""
         shift, scale = self.modulation(cond)
-        return unpatchify(self.linear(modulate(x_BTSD, shift, scale)), rows, columns)
+        return unpatchify(self.linear(modulate(x_BTSD, shift, scale)), rows, columns, PATCH, channels_last=True)
 
 
 class DiT(nn.Module):
@@ -129,9 +129,3 @@ def for_batch(tables: RopeTables, batch: int) -> tuple[Tensor, Tensor]:
     """Tables (T, S, F) as the rotary operator wants them: (B, L, F)."""
     cos, sin = (table.flatten(0, 1).unsqueeze(0).expand(batch, -1, -1) for table in tables)
     return cos, sin
-
-
-def unpatchify(patches: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, C, T, 2 rows, 2 columns) from (B, T, S, 4 * C): here the vector runs over row, column, channel."""
-    grid = torch.unflatten(torch.unflatten(patches, 2, (rows, columns)), 4, (PATCH, PATCH, -1))
-    return grid.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)

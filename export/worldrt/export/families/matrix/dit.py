@@ -8,7 +8,6 @@ noise levels.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 from worldrt.export.families.matrix.block import Block, Conditioning, ControlBlock, Streams, control_bias, modulate
 from worldrt.export.families.matrix.positions import Positions
 from worldrt.export.families.matrix.variants import PATCH, DiTConfig
-from worldrt.export.modules.patches import patchify
-from worldrt.export.modules.tensors import cast, constant
+from worldrt.export.modules.patches import patchify, unpatchify
+from worldrt.export.modules.sinusoids import of_numbers
+from worldrt.export.modules.tensors import cast
 
 EPS = 1e-5
 
@@ -59,14 +59,11 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.linear_1 = nn.Linear(width, time_width)
         self.linear_2 = nn.Linear(time_width, time_width)
-        # rounded on the way as in training: one bit of them turns the angle of timestep 999 by 6e-5
-        index = torch.arange(width // 2, dtype=torch.float32, device="cpu")
-        self.frequencies: list[float] = (-math.log(10000.0) * index / (width // 2)).exp().tolist()
+        self.width = width
 
     def forward(self, timestep_BT: Tensor) -> Tensor:
         """(B, T, E); the sinusoid is float32."""
-        angles = timestep_BT.unsqueeze(-1) * constant(self.frequencies, timestep_BT)
-        sinusoid = cast(torch.cat([angles.cos(), angles.sin()], dim=-1), self.linear_1.weight.dtype)
+        sinusoid = cast(of_numbers(timestep_BT, self.width), self.linear_1.weight.dtype)
         embedded: Tensor = self.linear_2(F.silu(self.linear_1(sinusoid)))
         return embedded
 
@@ -140,10 +137,5 @@ class DiT(nn.Module):
 
     def finish(self, x_BTSD: Tensor, emb_BTE: Tensor, rows: int, columns: int) -> Tensor:
         """Tokens back to latents (B, C, T, 2 rows, 2 columns)."""
-        return unpatchify(self.proj_out(self.norm_out(self.norm_final(x_BTSD), emb_BTE)), rows, columns)
-
-
-def unpatchify(patches: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, C, T, 2 rows, 2 columns) from (B, T, S, C * 4): the vector of a patch runs over channel, row, column."""
-    grid = torch.unflatten(torch.unflatten(patches, 2, (rows, columns)), 4, (-1, PATCH, PATCH))
-    return grid.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+        patches = self.proj_out(self.norm_out(self.norm_final(x_BTSD), emb_BTE))
+        return unpatchify(patches, rows, columns, PATCH, channels_last=False)

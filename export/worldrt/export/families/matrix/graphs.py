@@ -14,11 +14,10 @@ from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.matrix.block import Block, ControlBlock
 from worldrt.export.families.matrix.denoiser import BlockStep, Denoise, Embed, Head, Schedule
 from worldrt.export.families.matrix.dit import DiT
-from worldrt.export.families.matrix.text import PaddedEncoder
 from worldrt.export.families.matrix.vae import DecodeChunk, EncodeChunk
 from worldrt.export.families.matrix.variants import DiTConfig, VAEConfig
-from worldrt.export.graphs import GraphSource
-from worldrt.export.modules.keys import text_keys
+from worldrt.export.graphs import GraphSource, renamed
+from worldrt.export.modules.padded import encode_graph
 from worldrt.export.modules.pixels import PixelFormat
 from worldrt.export.modules.streaming import cache_specs
 from worldrt.export.modules.t5 import T5Config
@@ -117,16 +116,6 @@ def _of_frames(source: GraphSource, frames: int) -> GraphSource:
     return replace(source, inputs=fixed(source.inputs), outputs=fixed(source.outputs))
 
 
-def renamed(module: nn.Module, prefixes: Mapping[str, str]) -> dict[str, str]:
-    """Parameter of a graph -> checkpoint key; the first prefix that fits is replaced."""
-
-    def key(name: str) -> str:
-        prefix = next(p for p in prefixes if name.startswith(p))
-        return prefixes[prefix] + name.removeprefix(prefix)
-
-    return {name: key(name) for name, _ in module.named_parameters()}
-
-
 def tensor_specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
     """All that enters, leaves and passes between the graphs of a denoiser."""
     heads, width, e = config.heads, config.width, config.head_dim
@@ -201,10 +190,4 @@ def _cache_shapes(module: EncodeChunk | DecodeChunk) -> list[tuple[int, int, int
 
 def text_graphs(config: T5Config, dtype: str = "float32", device: str = "meta") -> list[GraphSource]:
     """`encode`: ids and mask to text embeddings."""
-    with torch.device(device):
-        encoder = PaddedEncoder(config).to(getattr(torch, dtype))
-    ids, mask = TensorSpec("ids", "int64", ("batch", "text")), TensorSpec("mask", "float32", ("batch", "text"))
-    text = TensorSpec("text", "float32", ("batch", config.tokens, config.width))
-    keys = text_keys(config.gated)
-    weights = {name: keys.key(name.removeprefix("t5."), "diffusers") for name, _ in encoder.named_parameters()}
-    return [GraphSource("encode", encoder, (ids, mask), (text,), weights)]
+    return [encode_graph(config, dtype, device)]

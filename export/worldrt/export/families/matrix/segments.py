@@ -20,9 +20,9 @@ from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.matrix.block import Block, Conditioning, ControlBlock, Streams
 from worldrt.export.families.matrix.denoiser import Schedule, given_or_fixed, pack, unpack
 from worldrt.export.families.matrix.dit import DiT
-from worldrt.export.families.matrix.graphs import renamed, tensor_specs
+from worldrt.export.families.matrix.graphs import tensor_specs
 from worldrt.export.families.matrix.variants import PATCH, DiTConfig
-from worldrt.export.graphs import GraphSource
+from worldrt.export.graphs import GraphSource, renamed
 from worldrt.export.link import Segment
 
 

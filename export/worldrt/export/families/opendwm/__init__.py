@@ -1,0 +1,1 @@
+"""OpenDWM: a street seen by several cameras, drawn from a layout, frame by frame (github.com/SenseTime-FVG/OpenDWM)."""
