@@ -60,6 +60,7 @@ def build_parser() -> cli.Parser:
     stream.add_argument(
         "--frames", type=int, default=100_000, help="simulated, in each case (default %(default)s); 0: none"
     )
+    stream.add_argument("--cases", nargs="+", metavar="CASE", default=[], help="of the simulated ones (default: all)")
     stream.add_argument("--bundle", type=Path, help="of a world: run it in time, too")
     stream.add_argument("--seconds", type=float, default=20, help="of the bundle (default %(default)s)")
     stream.add_argument("--size", help="of the bundle's pictures, WxH")
@@ -209,7 +210,10 @@ def _stream(args: Namespace, scratch: Path) -> Made:
 
     if not args.frames and args.bundle is None:
         raise InputError("--frames 0: it leaves nothing to measure; give --bundle")
-    tables, samples = stream.run(args.frames, say(args)) if args.frames else ([], {})
+    unknown = sorted(set(args.cases) - set(stream.CASES))
+    if unknown:
+        raise InputError(f"--cases: no {', '.join(unknown)}; there are: {'; '.join(stream.CASES)}")
+    tables, samples = stream.run(args.frames, say(args), args.cases) if args.frames else ([], {})
     if args.bundle is not None:
         say(args)("in time")
         more, samples = soak.run(args.bundle, scratch, args.seconds, size=size(args.size), fps=args.fps, late=args.late)

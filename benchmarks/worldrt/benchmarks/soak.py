@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldrt.benchmarks.results import Table
-from worldrt.benchmarks.watch import COLUMNS, Watch, resident_bytes
+from worldrt.benchmarks.watch import BOUND, COLUMNS, Watch, resident_bytes
 from worldrt.runtime.live.encode import AccessUnit
 from worldrt.runtime.live.fanout import EndOfStream, Reader
 from worldrt.runtime.live.latency import Latencies
@@ -77,10 +77,11 @@ def run(
     looking.join()
     session.stop()
     watch.row_s = latencies.quantile_s("last rows", 0.5)
+    watch.decode_s = latencies.quantile_s("hand-over and decode", 0.5)
     spans = ", ".join(f"{name} p50 {span['p50']} p95 {span['p95']} ms" for name, span in latencies.summary().items())
     row = watch.row(bundle.name, session, world.recipe.plan)
     kept = _kept(course, session, viewer, time.monotonic() - began_s)
-    return [Table("From a control to its picture, in time", COLUMNS, (row,), (spans,)), kept], {
+    return [Table("From a control to its picture, in time", COLUMNS, (row,), (BOUND, spans)), kept], {
         "resident_MiB": course.resident_mib,
         "drift_ms": course.drift_ms,
         "threads": course.threads,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from worldrt.benchmarks.results import Table
-from worldrt.benchmarks.watch import COLUMNS, FPS, PICTURES, Watch, resident_bytes
-from worldrt.runtime.live.clock import SimulatedClock
+from worldrt.benchmarks.watch import BOUND, COLUMNS, FPS, PICTURES, Watch, resident_bytes
+from worldrt.runtime.live.clock import Job, SimulatedClock
 from worldrt.runtime.live.controls import VOCABULARY
 from worldrt.runtime.live.latency import Histogram
 from worldrt.runtime.live.model import Array, Float32, LatentDecoder, LiveModel, Picture, Told
@@ -31,23 +32,27 @@ STAGES = {
     "just enough": {"denoise": 0.20, "decode": 0.18, "text": 0.3},
     "too slow": {"denoise": 0.40, "decode": 0.30, "text": 0.3},
 }
+CASES: dict[str, tuple[str, int | None]] = {name: (name, None) for name in STAGES} | {
+    f"half the time, bound late to level {level}": ("half the time", level) for level in (3, 2, 1)
+}
 SPREAD = 0.1
 """What stages take varies by so much, evenly."""
+KEYS_S = 1.25, 3.75
+"""From a key to the next one."""
 Samples = dict[str, list[float]]
 
 
-def run(frames: int, say: Callable[[str], None]) -> tuple[list[Table], Samples]:
+def run(frames: int, say: Callable[[str], None], cases: Sequence[str] = ()) -> tuple[list[Table], Samples]:
     """`frames` on the simulated clock in each case. Raises `BackendError` where an invariant is broken."""
     rows, costs = [], []
-    for case, stages in STAGES.items():
+    for case in cases or CASES:
         say(f"simulated, {case}")
-        row, cost = _simulated(case, stages, frames)
+        row, cost = _simulated(case, frames)
         rows.append(row)
         costs.append(cost)
     spread = f"A row of the queue and a decode take their given time, more or less by {SPREAD:.0%}."
-    bound = "bound_ms: what the schedule itself costs, where rows come with the pictures of a latent."
     tables = [
-        Table("From a control to its picture, on a simulated clock", COLUMNS, tuple(rows), (spread, bound)),
+        Table("From a control to its picture, on a simulated clock", COLUMNS, tuple(rows), (spread, BOUND)),
         Table(
             "What the session adds, of this machine's time",
             ("case", "p50_us", "p95_us", "p99_us", "grown_MiB"),
@@ -58,18 +63,17 @@ def run(frames: int, say: Callable[[str], None]) -> tuple[list[Table], Samples]:
     return tables, {}
 
 
-def _simulated(case: str, stages: Mapping[str, float], frames: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    drawn = random.Random(0)
-    clock = SimulatedClock(lambda stage: stages[stage] * drawn.uniform(1 - SPREAD, 1 + SPREAD))
-    model = _Idle()
+def _simulated(case: str, frames: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    name, level = CASES[case]
+    stages, drawn = STAGES[name], random.Random(0)
+    clock = _Pressing(lambda stage: stages[stage] * drawn.uniform(1 - SPREAD, 1 + SPREAD))
+    model = _Idle(level)
     session = WorldSession(model, clock=clock, pace=PaceOptions(FPS))
     session.start("")
-    watch, own = Watch(stages["denoise"]), Histogram()
-    before = next_key = 0
+    clock.press = lambda: session.control(drawn.choice(VOCABULARY))
+    watch, own = Watch(stages["denoise"], decode_s=stages["decode"]), Histogram()
+    before = 0
     while watch.frames < frames:
-        if watch.frames >= next_key:
-            session.control(drawn.choice(VOCABULARY))
-            next_key += drawn.randrange(20, 60)
         began = time.perf_counter()
         found = session.step()
         own.add(time.perf_counter() - began)
@@ -82,16 +86,37 @@ def _simulated(case: str, stages: Mapping[str, float], frames: int) -> tuple[tup
     return watch.row(case, session, model.plan), (case, *microseconds, round(grown, 2))
 
 
+class _Pressing(SimulatedClock):
+    """A clock on which keys are pressed at any time, not when frames come."""
+
+    def __init__(self, duration_s: Callable[[str], float]) -> None:
+        super().__init__(duration_s)
+        self.press: Callable[[], None] = lambda: None
+        self._drawn, self._key_s = random.Random(1), KEYS_S[0]
+
+    def wait(self, until_s: float, jobs: Iterable[Job]) -> None:
+        until_s = min([until_s, *(job.ended_s for job in jobs)])
+        while self._key_s <= until_s:
+            self.advance_to(self._key_s)
+            self.press()
+            self._key_s += self._drawn.uniform(*KEYS_S)
+        self.advance_to(until_s)
+
+
 class _Idle(LiveModel):
     """A world whose model does nothing, under the schedule of The Matrix's fourth stage."""
 
     video = VideoFormat(2, 2, FPS)
     controls: Sequence[str] = VOCABULARY
     frames_at_once = PICTURES
-    schedule: Schedule = methods.swin_dpm(4, 4, 1)
 
-    def __init__(self) -> None:
-        self.plan, self._table = Plan(self.schedule), phased_ddim(4, 4)
+    def __init__(self, commit_level: int | None = None) -> None:
+        schedule = replace(methods.swin_dpm(4, 4, 1), commit_level=commit_level)
+        self.plan, self._table = Plan(schedule), phased_ddim(4, 4)
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.plan.schedule
 
     def facts(self) -> Mapping[str, Any]:
         return {}
