@@ -63,7 +63,7 @@ class Client:
     async def send(self, **message):
         await self.socket.send_str(json.dumps(message))
 
-    async def until(self, wanted, timeout_s=15.0):
+    async def until(self, wanted, timeout_s=60.0):
         """Read until `wanted()`."""
 
         async def read():

@@ -26,7 +26,7 @@ OPENAPI = json.loads(resources.files("worldrt.runtime.serve").joinpath("page/ope
 
 
 def run(test):
-    return asyncio.run(asyncio.wait_for(test, 60))
+    return asyncio.run(asyncio.wait_for(test, 240))
 
 
 @contextlib.asynccontextmanager

@@ -44,7 +44,7 @@ def pages(chromium):
         context = chromium.new_context(**options)
         contexts.append(context)
         shown = context.new_page()
-        shown.set_default_timeout(15000)
+        shown.set_default_timeout(60000)
         shown.on("pageerror", lambda error: errors.append(str(error)))
         if script:
             shown.add_init_script(script)
@@ -63,14 +63,14 @@ def numbers(page):
 
 def until(page, condition):
     """Polled from outside: the policy of the page forbids it to make code of text."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while not page.evaluate(condition):
         assert time.monotonic() < end, (condition, numbers(page))
         time.sleep(0.02)
 
 
 def until_ground(page, control):
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while max(abs(a - b) for a, b in zip(page.evaluate(PIXEL), GROUNDS[control], strict=True)) > 24:
         assert time.monotonic() < end, (control, page.evaluate(PIXEL), numbers(page))
         time.sleep(0.02)
@@ -103,7 +103,7 @@ def test_frames_change_and_a_key_changes_the_picture(pages, tmp_path, script, ki
         assert world.asked[0] == "D" and world.asked[-1] is None and set(world.asked) == {"D", "DL", None}
         assert page.locator("#status").text_content() == "running"
         until(page, "worldrt.numbers.latencies_ms.length >= 3")
-        assert all(0 < latency < 15000 for latency in numbers(page)["latencies_ms"])
+        assert all(0 < latency < 60000 for latency in numbers(page)["latencies_ms"])
         until(page, "document.getElementById('latency').textContent.endsWith(' ms')")
 
 
@@ -156,7 +156,7 @@ def test_stop_run_reset_and_record(pages, tmp_path):
         index = world.index
         page.locator("#reset").click()
         until(page, "!document.getElementById('reset').disabled")
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while world.index:
             assert time.monotonic() < end, index
         page.locator("#run").click()

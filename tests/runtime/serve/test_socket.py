@@ -36,7 +36,7 @@ def is_ground(colours, control):
 
 
 def run(test):
-    return asyncio.run(asyncio.wait_for(test, 60))
+    return asyncio.run(asyncio.wait_for(test, 240))
 
 
 @pytest.mark.parametrize("video", ["h264", "jpeg"])
@@ -110,7 +110,7 @@ def test_a_flood_of_controls_is_coalesced_and_the_newest_wins(tmp_path):
             for number in range(count):
                 await driver.send(type="control", keys="WASD"[number % 3], seq=number + 1)
             await driver.send(type="control", keys="D", seq=count + 1)
-            await driver.until(lambda: driver.pictures and driver.pictures[-1][2] == count + 1, 50)
+            await driver.until(lambda: driver.pictures and driver.pictures[-1][2] == count + 1)
             await other.until(lambda: other.pictures[-1][3] >= driver.pictures[-1][3])
             times = [picture[3] for picture in other.pictures[before:]]
             assert world.asked[-1] == "DR" and len(world.asked) < count / 8
@@ -134,8 +134,8 @@ def test_a_viewer_that_floods_is_read_slowly_counted_and_told_and_the_driver_is_
             pouring = asyncio.create_task(pour(flooder))
             for number in range(1, 4):
                 await driver.send(type="control", keys="WD"[number % 2], seq=number)
-                await driver.until(lambda number=number: driver.pictures and driver.pictures[-1][2] == number, 50)
-            await flooder.until(lambda: None in flooder.answers, 50)
+                await driver.until(lambda number=number: driver.pictures and driver.pictures[-1][2] == number)
+            await flooder.until(lambda: None in flooder.answers)
             read = counted(hub, "worldrt_controls_total")
             lasted = asyncio.get_running_loop().time() - began
             await pouring
@@ -240,7 +240,7 @@ def test_too_many_viewers_are_sent_away_and_may_come_back(tmp_path):
 
 
 def test_a_viewer_that_does_not_read_misses_pictures_and_delays_nobody(tmp_path, monkeypatch):
-    world = ToyWorld(512, 512, fps=60)
+    world = ToyWorld(256, 256, fps=60)
 
     class Noise(ToyWorld):
         def step(self):
@@ -251,12 +251,15 @@ def test_a_viewer_that_does_not_read_misses_pictures_and_delays_nobody(tmp_path,
     async def test():
         async with served(tmp_path, world) as (url, hub), viewer(url) as good:
             host, port = url.removeprefix("http://").split(":")
-            _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+            narrow = socket.socket()
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            narrow.connect((host, int(port)))
+            _, writer = await asyncio.open_connection(sock=narrow, limit=1024)
             writer.write(upgrade(host, port))
             writer.write(frame_of('{"type":"hello","video":"h264"}'))
             await good.until(lambda: good.state and good.state["viewers"] == 2)
             (slow,) = [r for r in hub.broadcast.output.units.readers if r.name == list(hub._viewers)[-1]]
-            await good.until(lambda: slow.dropped > 20, 40)
+            await good.until(lambda: slow.dropped > 20, 120)
             assert slow.waiting <= slow.capacity == 4
             await good.until(lambda: good.state["viewers"] == 1)
             assert slow not in hub.broadcast.output.units.readers, "who answers no ping is gone"

@@ -38,6 +38,7 @@ class AsyncSession:
         return await self._do(self.session.step)
 
     async def prompt(self, text: str) -> None:
+        await asyncio.to_thread(self.session.check, text)  # beside the world, as it may take long
         await self._do(lambda: self.session.prompt(text))
 
     async def reset(self) -> None:
@@ -48,6 +49,9 @@ class AsyncSession:
 
     async def restore(self, state: WorldState) -> None:
         await self._do(lambda: self.session.restore(state))
+
+    async def recording(self) -> bytes:
+        return await self._do(self.session.recording)
 
     async def branch(self, **options: Any) -> AsyncSession:
         return AsyncSession(await self._do(lambda: self.session.branch(**options)))
