@@ -21,7 +21,8 @@ from worldrt.engine.plans import BuildReport
 from worldrt.engine.safetensors import SafetensorsFile
 from worldrt.engine.schema import encode
 from worldrt.engine.tensors import ITEM_BYTES, TensorSpec
-from worldrt.kernels import multistep_update
+
+from .kernels import install_kernels
 
 NUMPY = {"FLOAT": "float32", "INT64": "int64", "UINT8": "uint8", "HALF": "float16", "BF16": "uint16"}
 NAMES = {"float32": "FLOAT", "int64": "INT64", "uint8": "UINT8", "float16": "HALF", "bfloat16": "BF16"}
@@ -315,46 +316,13 @@ def _run(engine, memory, addresses, shapes):
         cuda.view(addresses[name], value.nbytes)[:] = np.ascontiguousarray(value).view(np.uint8).ravel()
 
 
-def fake_update(cuda):
-    """In the place of `worldrt.kernels.cuda.multistep_update`: the CPU kernel, on the stream, on the same memory."""
-
-    def array(buffer):
-        return (
-            None
-            if buffer is None
-            else cuda.view(buffer.pointer, buffer.nbytes).view(buffer.dtype).reshape(buffer.shape)
-        )
-
-    def update(x, x0, *, uncond, guidance, prev, noise, coefficients, out, guided_out, stream):
-        def run():
-            assert guided_out is prev
-            state, previous = array(x), array(prev)
-            multistep_update(
-                state,
-                array(x0),
-                uncond=array(uncond),
-                guidance=guidance,
-                prev=previous,
-                noise=array(noise),
-                coefficients=array(coefficients),
-                out=state if out.pointer == x.pointer else array(out),
-                guided_out=previous,
-            )
-
-        cuda.enqueue(stream, run)
-
-    return update
-
-
 def install(monkeypatch, cuda, trt):
     """Put the fakes in the places of the real things."""
     from worldrt.engine import cuda as engine_cuda
     from worldrt.engine import obtain
     from worldrt.engine.backends import _trt
-    from worldrt.kernels import cuda as kernels_cuda
 
     monkeypatch.setattr(engine_cuda, "_import_runtime", lambda: cuda)
     monkeypatch.setattr(_trt, "load_library", lambda name: trt)
     monkeypatch.setattr(obtain, "build_plan", trt.build)
-    monkeypatch.setattr(kernels_cuda, "multistep_update", fake_update(cuda))
-    monkeypatch.setattr(kernels_cuda, "missing", lambda: None)
+    install_kernels(monkeypatch, cuda)

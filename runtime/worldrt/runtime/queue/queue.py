@@ -72,7 +72,7 @@ class Queue:
         self.feed = feed or (lambda frame: Condition(frame + schedule.given))
         places = schedule.history + schedule.slots
         self.evaluation = Evaluation(schedule, table, model, shape[0])
-        self.slots = HostSlots(shape, places, table, precision)
+        self.slots = self.new_slots()
         self.conditions = Conditions(shape[0], places)
         self.levels = np.full(schedule.slots, schedule.steps, np.int64)
         self.knows_previous = np.zeros(schedule.slots, bool)  # which slots hold the x0 of the step before
@@ -81,6 +81,13 @@ class Queue:
         self.filled = 0  # slots that hold a frame, from 0 on
         self.leaving = 0  # the first slots, which were handed out, and leave before the next row
         self.end: int | None = None  # number of the first frame that is not to be, once that is known
+
+    def new_slots(self) -> HostSlots:
+        """Slots as this queue has them, empty."""
+        return HostSlots(self.shape, self.schedule.history + self.schedule.slots, self.table, self.precision)
+
+    def settle(self) -> None:
+        """Have the slots be those that the levels tell of; to be called before they are looked at between two rows."""
 
     @property
     def done(self) -> bool:
@@ -177,9 +184,13 @@ class Queue:
             else:
                 self.conditions.bind(place, condition)
             if self.filled >= known:
-                noise = self.noise(Use.START, (frame,), (s.steps,), 0)[0]
-                self.slots.put(place, noise * np.float32(self.table.noise[s.steps]))
+                self._enter(place, frame)
             self.filled += 1
+
+    def _enter(self, place: int, frame: int) -> None:
+        """A place gets the noise that a frame begins with."""
+        noise = self.noise(Use.START, (frame,), (self.schedule.steps,), 0)[0]
+        self.slots.put(place, noise * np.float32(self.table.noise[self.schedule.steps]))
 
     def _check(self, row: Row) -> None:
         if row.levels != tuple(self.levels[: len(row.levels)].tolist()) or len(row.levels) > self.filled:
@@ -216,8 +227,11 @@ class Queue:
 
     def _shift(self) -> None:
         """The oldest frames leave, and all others move up."""
-        count = self.leaving
-        self.slots.shift(count)
+        self.slots.shift(self.leaving)
+        self._move(self.leaving)
+
+    def _move(self, count: int) -> None:
+        """All but the latents of frames that move up."""
         self.conditions.shift(count)
         for values, empty in ((self.levels, self.schedule.steps), (self.knows_previous, False)):
             values[:-count] = values[count:]

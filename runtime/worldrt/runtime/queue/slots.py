@@ -5,6 +5,7 @@ A place is a slot counted from the oldest history frame. All arrays are float32 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -51,6 +52,15 @@ class HostSlots:
     def take(self, place: int) -> Float32:
         """A fresh copy of one place."""
         return np.array(self.latents[:, :, place], order="C")
+
+    def state(self) -> dict[str, Float32]:
+        """What the next rows depend on."""
+        return {"latents": self.latents, "previous": self.previous}
+
+    def restore(self, state: Mapping[str, Float32]) -> None:
+        """Put that back."""
+        for name, array in self.state().items():
+            array[...] = state[name]
 
     def stage(self, start: int, stop: int, x0: Any, rows: Any, noise: tuple[Any, Float32] | None) -> None:
         """Compute the step of some places: x0 (B, C, n, ...), rows (n, 4) of coefficients, and the places of 0 to n - 1

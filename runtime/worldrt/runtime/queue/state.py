@@ -14,7 +14,6 @@ import numpy as np
 from worldrt.engine.errors import InputError
 from worldrt.runtime.queue.conditions import Conditions, Feed
 from worldrt.runtime.queue.queue import Queue
-from worldrt.runtime.queue.slots import HostSlots
 
 Array = np.ndarray[Any, Any]
 _VALUE = "condition."
@@ -50,6 +49,7 @@ def restore(queue: Queue, state: Mapping[str, Array]) -> None:
         _require(name, array, (*queue.conditions.shape, *array.shape[2:]), array.dtype)
     for name, target in targets.items():
         target[...] = state[name]
+    queue.slots.restore(state)
     queue.conditions.values = {name.removeprefix(_VALUE): np.array(array) for name, array in values.items()}
     counters = state["counters"].tolist()
     queue.row_number, queue.first, queue.filled, queue.leaving, end, queue.conditions.next = counters
@@ -60,7 +60,7 @@ def branch(queue: Queue, feed: Feed) -> Queue:
     """Another queue in the same state, with the same model and noise, and conditions of its own from here on."""
     other = copy(queue)
     places = queue.schedule.history + queue.schedule.slots
-    other.slots = HostSlots(queue.shape, places, queue.table, queue.precision)
+    other.slots = queue.new_slots()
     other.conditions = Conditions(queue.shape[0], places)
     other.levels, other.knows_previous = queue.levels.copy(), queue.knows_previous.copy()
     other.feed = feed
@@ -69,9 +69,9 @@ def branch(queue: Queue, feed: Feed) -> Queue:
 
 
 def _arrays(queue: Queue) -> dict[str, Array]:
+    queue.settle()
     return {
-        "latents": queue.slots.latents,
-        "previous": queue.slots.previous,
+        **queue.slots.state(),
         "levels": queue.levels,
         "knows_previous": queue.knows_previous,
         "sequences": queue.conditions.sequences,
