@@ -179,7 +179,6 @@ def test_the_table_names_no_flag_that_is_not_official():
         ("video2world", ["--downcast_text_encoder"]),
         ("text2image", ["--use_fast_tokenizer"]),
         ("bestofn", ["--gr00t_variant", "gr1"]),
-        ("video2world", ["--num_gpus", "8"]),
     ],
 )
 def test_a_flag_that_is_elsewhere_says_where(here, capsys, task, flag):

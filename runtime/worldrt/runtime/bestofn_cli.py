@@ -21,6 +21,10 @@ TASK = "video2world"
 
 def run(args: argparse.Namespace) -> int:
     """Make, judge and rank; returns the exit code: 2 where the critic's answers gave no score at all."""
+    return task_cli.shared(args, _run, TASK)
+
+
+def _run(args: argparse.Namespace) -> int:
     flags.check(args)
     critic, job = reason_flags.make_critic(args), job_of(args)
     candidates: list[Candidate] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.verb == "bestofn":
         from worldrt.runtime import bestofn_cli
 
+        args.argv = list(sys.argv[1:] if argv is None else argv)
         return bestofn_cli.run(args)
     if args.verb == "world":
         from worldrt.runtime import world_cli
@@ -70,4 +72,5 @@ def _task(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
 
     if args.from_sidecar is not None:
         args = repeat.repeated(args, lambda defaults: build_parser(defaults).parse_args(argv))
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     return task_cli.run(args)

@@ -17,7 +17,9 @@ from worldrt.runtime import (
     request_flags,
     safety_flags,
     sampling_flags,
+    scale_flags,
 )
+from worldrt.runtime.parallel import ray_flags
 
 TASKS = {
     "text2world": "a video from a prompt: a picture first, then the video that goes on from it",
@@ -31,6 +33,7 @@ def add_task(commands: Any, task: str, defaults: Mapping[str, Any]) -> None:
     parser: Parser = commands.add_parser(task, help=TASKS[task], description=TASKS[task])
     output_flags.add(parser, task)
     add_making(parser, task)
+    ray_flags.add_batch(parser)
     parser.set_defaults(verb=task, **defaults)
 
 
@@ -41,6 +44,7 @@ def add_making(parser: Parser, task: str) -> None:
     sampling_flags.add(parser, task)
     input_flags.add(parser)
     model_flags.add(parser)
+    scale_flags.add(parser)
     safety_flags.add(parser)
     if task != "text2image":
         reason_flags.add_refiner(parser)
@@ -51,8 +55,10 @@ def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for flags that cannot be used, before anything is opened."""
     output_flags.check(args)
     model_flags.check(args)
+    scale_flags.check(args)
     safety_flags.check(args)
     official_flags.check(args)
     long_flags.check(args)
     sampling_flags.check(args)
     input_flags.check(args)
+    ray_flags.check_batch(args)

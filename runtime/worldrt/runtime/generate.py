@@ -18,6 +18,7 @@ from worldrt.runtime.keep import Keep
 from worldrt.runtime.long import prompts_of
 from worldrt.runtime.models import Models
 from worldrt.runtime.observer import Observer
+from worldrt.runtime.parallel.checks import check_settings
 from worldrt.runtime.pipelines.base import Frame
 from worldrt.runtime.pipelines.text2image import Text2Image
 from worldrt.runtime.pipelines.text2world import Text2World
@@ -72,6 +73,13 @@ class Generator:
 
     def settings(self, job: Job) -> dict[str, Settings]:
         """What a job comes to, by model; raises `InputError`."""
+        found = self._settings(job)
+        if self.models.execution.ranks is not None:
+            for task, settings in found.items():
+                check_settings(self.models, task, settings, self.models.execution.ranks)
+        return found
+
+    def _settings(self, job: Job) -> dict[str, Settings]:
         inputs.check(self.task, job)
         check_quality(job.quality)
         if self.task == "text2world":

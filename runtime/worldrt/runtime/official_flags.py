@@ -19,7 +19,6 @@ def add(parser: Parser) -> None:
     """Add the group of flags."""
     add = parser.add_argument_group("flags of the official scripts").add_argument
     add("--gr00t_variant", default="", metavar="NAME", help="not here; says what to do instead")
-    add("--num_gpus", type=int, default=1, help="1 in this version")
     for flag in _ELSEWHERE:
         add(f"--{flag}", action="store_true", help="not here; says what to do instead")
 
@@ -29,5 +28,3 @@ def check(args: argparse.Namespace) -> None:
     for flag, instead in (_ELSEWHERE | _MODELS).items():
         if getattr(args, flag):
             raise InputError(f"--{flag}: {instead}")
-    if args.num_gpus != 1:
-        raise InputError(f"--num_gpus: this version runs on one device, got {args.num_gpus}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from worldrt.engine.errors import InputError
+from worldrt.engine.cli import USER_ERROR
+from worldrt.engine.errors import InputError, RankError, WorldrtError
 from worldrt.runtime import (
     batch,
     batch_file,
@@ -17,15 +19,20 @@ from worldrt.runtime import (
     flags,
     grouped,
     model_flags,
+    prompts,
     reason_flags,
     report,
     safety_flags,
     sampling_flags,
+    scale_flags,
     sidecar,
 )
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job, check_places, job_of
 from worldrt.runtime.models import Models
+from worldrt.runtime.parallel.control import HOST_LOST, Host
+from worldrt.runtime.parallel.pools import opening
+from worldrt.runtime.parallel.worker import work
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.record import Recording
 from worldrt.runtime.results import Result
@@ -33,6 +40,33 @@ from worldrt.runtime.results import Result
 
 def run(args: argparse.Namespace) -> int:
     """Make what the flags say; returns the exit code."""
+    return _run(args) if args.ray else shared(args, _run)
+
+
+def shared(args: argparse.Namespace, make: Callable[[argparse.Namespace], int], task: str | None = None) -> int:
+    """`make` in rank 0, with as many others as the flags say, which do their part; the exit code of this process.
+    `task` is that of the models."""
+    rank = 0
+    try:
+        scale_flags.check(args)
+        with scale_flags.ranks(args) as ranks:
+            if ranks is None or isinstance(ranks.control, Host):
+                return make(args)
+            rank = ranks.rank
+            flags.check(args)
+            work(_open_models(argparse.Namespace(**{**vars(args), "verb": task or args.verb})), ranks.control)
+    except RankError as error:
+        if rank == 0 or HOST_LOST in str(error):
+            raise
+        return USER_ERROR  # rank 0 says it
+    except WorldrtError:
+        if rank == 0:
+            raise
+        return USER_ERROR
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
     flags.check(args)
     if args.batch_input_json is not None:
         return _batch(args)
@@ -56,7 +90,8 @@ def make_generator(args: argparse.Namespace) -> Generator:
 
 
 def _open_models(args: argparse.Namespace) -> Models:
-    models = model_flags.open_models(args, record=_recording(args), **sampling_flags.execution(args))
+    execution = sampling_flags.execution(args) | scale_flags.execution(args)
+    models = model_flags.open_models(args, record=_recording(args), **execution)
     if args.from_sidecar is not None and sidecar.differs(sidecar.read(args.from_sidecar), models):
         print("warning: bundle or LoRA is not the one of the sidecar; frames may differ", file=sys.stderr)
     return models
@@ -93,10 +128,12 @@ def _batch(args: argparse.Namespace) -> int:
     outcomes: list[batch.Outcome] = []
     make = partial(_all_made, generator, args)
     try:
-        for outcome in batch.run(items, generator, make, size=args.batch_size, overwrite=args.overwrite):
-            outcomes.append(outcome)
-            if not args.json and items[outcome.index].job is not None:
-                print(report.outcome_line(outcome, len(outcomes), len(items)), flush=True)
+        with opening.spread(args, partial(Maker, args)) if args.ray else nullcontext() as spread:
+            size = args.batch_size
+            for outcome in batch.run(items, generator, make, size=size, overwrite=args.overwrite, spread=spread):
+                outcomes.append(outcome)
+                if not args.json and items[outcome.index].job is not None:
+                    print(report.outcome_line(outcome, len(outcomes), len(items)), flush=True)
     finally:
         outcomes.sort(key=lambda outcome: outcome.index)
         if args.json:
@@ -104,6 +141,21 @@ def _batch(args: argparse.Namespace) -> int:
         else:
             report.batch_table(outcomes)
     return batch.exit_code(outcomes)
+
+
+class Maker:
+    """Makes items of a batch in a worker of a cluster."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = argparse.Namespace(**{**vars(args), "quiet": True, "num_gpus": 1})
+        self._generator = make_generator(self._args)
+
+    def make(self, jobs: Sequence[Job], again: bool) -> list[dict[str, Any] | Exception]:
+        """What becomes of each job. `again`: results that are there are of a worker that was lost."""
+        prompts.prepare(self._generator, jobs)
+        overwrite = self._args.overwrite or again
+        args = argparse.Namespace(**{**vars(self._args), "overwrite": overwrite})
+        return list(_all_made(self._generator, args, jobs))
 
 
 def _all_made(

@@ -8,7 +8,8 @@ import pytest
 from worldrt.engine.errors import InputError
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
-from worldrt.runtime.parallel.denoiser import SharedDenoiser, check_shared
+from worldrt.runtime.parallel.checks import check_shared
+from worldrt.runtime.parallel.denoiser import SharedDenoiser
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.samplers import rectified_flow_ab2
 from worldrt.runtime.sampling import sample

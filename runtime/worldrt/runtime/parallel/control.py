@@ -18,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.errors import BackendError, RankError
-from worldrt.runtime.parallel.pulse import BEAT_S, LIMIT_S, Progress, Pulse, missing
+from worldrt.runtime.parallel.pulse import BEAT_S, LIMIT_S, Progress, Pulse, missing, too_silent
 from worldrt.runtime.parallel.wire import Arrays, Message, Wire
 
 LOOPBACK = "127.0.0.1"
 POLL_S = 0.25
+HOST_LOST = "rank 0 is "
+"""How texts begin that rank 0 itself cannot tell of."""
 Order = tuple[Message, dict[str, np.ndarray[Any, Any]]]
 
 
 class Control(ABC):
     """One process of a run. `progress` is what it tells the others of its collectives; `address` is that of this
-    machine as the others see it."""
+    machine as the others see it. `changed` tells of failures and of the end."""
 
     def __init__(self, rank: int, size: int, address: str) -> None:
         self.rank, self.size, self.address = rank, size, address
@@ -36,7 +38,7 @@ class Control(ABC):
         self.on_failure: list[Callable[[], None]] = []
         self.failure: str | None = None
         self.closed = False
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
         self._agreed: dict[int, list[Any]] = {}
         self._collects = 0
 
@@ -51,34 +53,39 @@ class Control(ABC):
         self._give(number, value)
         with self.progress.busy():
             self._wait(lambda: number in self._agreed)
-        with self._changed:
+        with self.changed:
             return self._agreed.pop(number)
 
     def explained(self, error: Exception, wait_s: float = 2.0) -> RankError:
         """An error of a collective, said with the rank that caused it where that becomes known in time."""
         end = time.monotonic() + wait_s
-        with self._changed:
-            self._changed.wait_for(lambda: self.failure is not None, max(0.0, end - time.monotonic()))
+        with self.changed:
+            self.changed.wait_for(lambda: self.failure is not None, max(0.0, end - time.monotonic()))
         return RankError(self.failure or f"rank {self.rank}: a collective failed: {' '.join(str(error).split())}")
 
     def fail(self, text: str) -> None:
         """Let every rank know of a failure. The first one counts."""
-        self._tell_failure(text)
+        self.tell(text)
         self._failed(text)
 
     def _failed(self, text: str) -> None:
-        with self._changed:
+        with self.changed:
             if self.failure is not None or self.closed:
                 return
             self.failure = text
-            self._changed.notify_all()
+            self.changed.notify_all()
         for call in self.on_failure:
             with suppress(Exception):
                 call()
 
+    def _close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
     def _wait(self, ready: Callable[[], bool]) -> None:
-        with self._changed:
-            while not self._changed.wait_for(lambda: ready() or self.failure is not None, POLL_S):
+        with self.changed:
+            while not self.changed.wait_for(lambda: ready() or self.failure is not None, POLL_S):
                 pass  # in short turns, so that Ctrl-C is heard
             if not ready():
                 self.check()
@@ -95,7 +102,8 @@ class Control(ABC):
     def _give(self, number: int, value: Any) -> None: ...
 
     @abstractmethod
-    def _tell_failure(self, text: str) -> None: ...
+    def tell(self, text: str) -> None:
+        """Let the other ranks know of a failure of this one."""
 
 
 class Host(Control):
@@ -125,8 +133,7 @@ class Host(Control):
 
     def close(self) -> None:
         """End the run: the others leave, too."""
-        with self._changed:
-            self.closed = True
+        self._close()
         self._send_all({"kind": "end"})
         for guest in self._guests:
             guest.close()
@@ -149,14 +156,14 @@ class Host(Control):
         elif kind == "value":
             self._value(rank, int(message["number"]), message["value"])
         elif kind == "failed":
-            self.fail(f"rank {rank}: {message['text']}")
+            self.fail(str(message["text"]))
         elif kind == "left":
             self._left.add(rank)
 
     def _watch(self) -> None:
         while not self.closed and self.failure is None:
             time.sleep(BEAT_S / 2)
-            self._send_all({"kind": "pulse"})
+            self._send_all({"kind": "pulse"} | self.progress.pulse().as_json())
             now = time.monotonic()
             self._heard[0], self._pulses[0] = now, self.progress.pulse()
             silent = [now - heard for heard in self._heard]
@@ -168,7 +175,7 @@ class Host(Control):
         self._value(0, number, value)
 
     def _value(self, rank: int, number: int, value: Any) -> None:
-        with self._changed:
+        with self.changed:
             parts = self._parts.setdefault(number, {})
             parts[rank] = value
             if len(parts) < self.size:
@@ -176,10 +183,10 @@ class Host(Control):
             values = [parts[r] for r in range(self.size)]
             del self._parts[number]
             self._agreed[number] = values
-            self._changed.notify_all()
+            self.changed.notify_all()
         self._send_all({"kind": "values", "number": number, "values": values})
 
-    def _tell_failure(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         self._send_all({"kind": "failure", "text": text})
 
     def _send_all(self, message: Message) -> None:
@@ -196,19 +203,18 @@ class Guest(Control):
         self._host, self._limit_s = host, limit_s
         self._orders: deque[Order] = deque()
         self._ended = False
-        self._heard = time.monotonic()
+        self._heard, self._pulse = time.monotonic(), Pulse()
         self._start(self._listen, self._beat)
 
     def next_order(self) -> Order | None:
         """What rank 0 wants done next; None at the end of the run. Raises `RankError`."""
         self._wait(lambda: bool(self._orders) or self._ended)
-        with self._changed:
+        with self.changed:
             return self._orders.popleft() if self._orders else None
 
     def close(self) -> None:
         """Leave."""
-        with self._changed:
-            self.closed = True
+        self._close()
         with suppress(OSError):
             self._host.send({"kind": "left"})
         self._host.close()
@@ -221,20 +227,22 @@ class Guest(Control):
                 self._take(message, arrays)
         except (EOFError, OSError, BackendError):
             if not self._ended:
-                self._failed("rank 0 is gone: its process has ended")
+                self._failed(f"{HOST_LOST}gone: its process has ended")
 
     def _take(self, message: Message, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
         kind = message.get("kind")
-        if kind == "failure":
+        if kind == "pulse":
+            self._pulse = Pulse.of(message)
+        elif kind == "failure":
             self._failed(str(message["text"]))
-        with self._changed:
+        with self.changed:
             if kind == "order":
                 self._orders.append((message["order"], arrays))
             elif kind == "values":
                 self._agreed[int(message["number"])] = message["values"]
             elif kind == "end":
                 self._ended = True
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _beat(self) -> None:
         while not self.closed and not self._ended and self.failure is None:
@@ -242,13 +250,13 @@ class Guest(Control):
                 self._host.send({"kind": "pulse"} | self.progress.pulse().as_json())
             time.sleep(BEAT_S)
             silent = time.monotonic() - self._heard
-            if silent > self._limit_s + 2 * BEAT_S:  # rank 0 says so first where it can
-                self._failed(f"rank 0 is missing: nothing has been heard of it for {silent:.0f} s")
+            if too_silent(self._pulse, silent - 2 * BEAT_S, self._limit_s):  # rank 0 speaks first where it can
+                self._failed(f"{HOST_LOST}missing: nothing has been heard of it for {silent:.0f} s")
 
     def _give(self, number: int, value: Any) -> None:
         with suppress(OSError):
             self._host.send({"kind": "value", "number": number, "value": value})
 
-    def _tell_failure(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         with suppress(OSError):
             self._host.send({"kind": "failed", "text": text})

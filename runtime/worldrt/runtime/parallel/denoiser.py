@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 
 from worldrt.engine.bundle import Denoiser
-from worldrt.engine.errors import BundleError, InputError
+from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import TensorSpec
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.components import Opener
 from worldrt.runtime.denoise import NEXT, DenoiserModel, DenoiserShape, _Pool
 from worldrt.runtime.parallel.bound import SharedBound
+from worldrt.runtime.parallel.checks import check_shared
 from worldrt.runtime.parallel.communicators.base import Communicator
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.parallel.share import CONTEXT, Share
@@ -87,24 +88,6 @@ def gathered_of(spec: Denoiser) -> tuple[str, ...]:
     if spec.form == "block" and spec.blocks > 1 and not found:
         raise BundleError("a denoiser in blocks that take nothing of other frames; export the bundle again")
     return found
-
-
-def check_shared(spec: Denoiser, ranks: Ranks, frames: int, *, guided: bool) -> None:
-    """Raises `InputError` where a denoiser cannot run on so many ranks."""
-    parts = ranks.mesh(guided=guided).context
-    if parts == 1 or (spec.form == "whole" and frames == 1):
-        return
-    few = "2" if guided and ranks.size > 2 else "1"
-    if spec.form == "whole":
-        raise InputError(
-            f"--num_gpus {ranks.size}: the frames of a clip are shared out between blocks, and this model is one whole "
-            f"graph; export it with --form block, or say --num_gpus {few}"
-        )
-    if spec.sparse is not None:
-        raise InputError(
-            f"--num_gpus {ranks.size}: a sparse model has windows over all frames of a clip, which are not shared out; "
-            f"say --num_gpus {few}, or take the dense model"
-        )
 
 
 def _then(run: Callable[[], None], after: list[Callable[[], None]]) -> Callable[[], None]:

@@ -21,7 +21,7 @@ class Meeting:
     """A place where rank 0 waits for the others. `secret` keeps strangers out; `port` is chosen by the system."""
 
     def __init__(self, size: int, secret: str, host: str = LOOPBACK) -> None:
-        self._size, self._secret = size, secret
+        self._size, self.secret = size, secret
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, 0), family=family, backlog=max(8, size))
         self.port = int(self._socket.getsockname()[1])
@@ -57,7 +57,7 @@ class Meeting:
         wire = Wire(connection)
         try:
             hello, _ = wire.receive(_HELLO_BYTES)
-            known = hmac.compare_digest(str(hello.get("secret")).encode(), self._secret.encode())
+            known = hmac.compare_digest(str(hello.get("secret")).encode(), self.secret.encode())
             rank, size = int(hello["rank"]), int(hello["size"])
         except (OSError, EOFError, BackendError, ValueError, KeyError, TypeError):
             wire.close()

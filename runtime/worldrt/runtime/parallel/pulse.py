@@ -12,6 +12,7 @@ from typing import Any
 BEAT_S = 1.0
 LIMIT_S = 7.0
 """With a beat and a look in between, a stall is an error within 10 s."""
+BUSY_S = 60.0
 PATIENCE = 3.0
 """A wait of so many times the longest way between two collectives is no stall yet."""
 
@@ -39,11 +40,12 @@ class Pulse:
 def missing(pulses: Sequence[Pulse], silent_s: Sequence[float], limit_s: float) -> tuple[int, str] | None:
     """The rank that holds up the others, and why it is thought so; None while all is well.
 
-    `silent_s`: how long nothing has been heard of each rank. A rank that is silent is gone or stopped. Where others
-    have been waiting in a collective, one that has begun fewer, and neither waits nor is busy itself, is stuck.
+    `silent_s`: how long nothing has been heard of each rank. A rank that is silent for too long is gone or stopped.
+    Where others have been waiting in a collective, one that has begun fewer, and neither waits nor is busy itself, is
+    stuck.
     """
     for rank, silence in enumerate(silent_s):
-        if silence > limit_s:
+        if too_silent(pulses[rank], silence, limit_s):
             return rank, f"nothing has been heard of it for {silence:.0f} s"
     patience = max(limit_s, PATIENCE * max(pulse.gap_s for pulse in pulses))
     waiting = max(pulses, key=lambda pulse: pulse.waits_s)
@@ -54,6 +56,12 @@ def missing(pulses: Sequence[Pulse], silent_s: Sequence[float], limit_s: float) 
         return None
     rank = min(behind, key=lambda rank: pulses[rank].begun)
     return rank, f"others have waited for it in a collective for {waiting.waits_s:.0f} s"
+
+
+def too_silent(last: Pulse, silence_s: float, limit_s: float) -> bool:
+    """Whether a process has said nothing for too long. One that is busy, as with loading libraries, may not get to
+    it."""
+    return silence_s > (max(limit_s, BUSY_S) if last.busy else limit_s)
 
 
 class Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -40,8 +41,9 @@ class TorchCommunicator(Communicator):
         return type(self)(self.control, members, self._store, self._device)
 
     def close(self, *, failed: bool = False) -> None:
-        if not failed:  # one that has failed has threads that do not end
-            self._group = None
+        if failed:  # its threads wait for a rank that does not come, and its end would wait for them
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._group))
+        self._group = None
 
     def _all_gather(self, target: Buffer, source: Buffer) -> Collective:
         into, own = self._tensor(target), self._tensor(source)
