@@ -103,8 +103,8 @@ class CarlaSource:
             self._let_go()
             if waited_s >= self._settings.patience_s:
                 raise InputError(
-                    f"carla: the simulator at {self.place} is gone ({_told(error)}) and was waited for "
-                    f"for {waited_s:g} s; start it again and go on"
+                    f"carla: the simulator at {self.place} is gone ({_told(error)}), and was not back "
+                    f"in {waited_s:g} s; start it again and go on"
                 ) from error
             self._warn(f"carla {self.place}: waiting ({_told(error)})")
             self._sleep(wait_s)

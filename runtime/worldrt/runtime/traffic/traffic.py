@@ -181,13 +181,13 @@ class Traffic:
         vehicles = self.now.vehicles
         if not vehicles:
             return 0.0
-        own = _circles(*ego.middle(REAR_AXLE_M), ego.heading_rad, EGO.length_m, EGO.width_m)
+        own = circles(*ego.middle(REAR_AXLE_M), ego.heading_rad, EGO.length_m, EGO.width_m)
         worst = 0.0
         for vehicle in vehicles:
             point, heading, _ = self.streets.paths[vehicle.lane].at(vehicle.along_m)
             kind = vehicle.kind
             if np.hypot(point[0] - ego.x_m, point[1] - ego.y_m) < 12.0:
-                other = _circles(float(point[0]), float(point[1]), heading, kind.length_m, kind.width_m)
+                other = circles(float(point[0]), float(point[1]), heading, kind.length_m, kind.width_m)
                 near = np.linalg.norm(own[:, None] - other[None], axis=2).min()
                 worst = max(worst, (EGO.width_m + kind.width_m) / 2 - float(near))
         return worst
@@ -233,7 +233,8 @@ class _FullError(Exception):
     """There is no room for one more."""
 
 
-def _circles(x_m: float, y_m: float, heading_rad: float, length_m: float, width_m: float) -> Float64:
+def circles(x_m: float, y_m: float, heading_rad: float, length_m: float, width_m: float) -> Float64:
+    """The middles (3, 2) of circles, as wide as a vehicle, that cover it."""
     reach = max(0.0, (length_m - width_m) / 2)
     steps = np.array((-reach, 0.0, reach))
     return np.stack((x_m + steps * np.cos(heading_rad), y_m + steps * np.sin(heading_rad)), axis=1)
