@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from worldrt.engine.errors import OutputError
 
+CLOCKS_S = 5.0  # by which those of machines that share a disk may differ
 LONGEST_BYTES = 180  # of a name that a temporary one repeats, so that it fits where the name does
 
 
@@ -63,6 +65,16 @@ def staged_folder(path: Path, *, overwrite: bool = False, mark: str = "bundle.js
         raise _output_error(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sweep(path: Path, since_s: float) -> None:
+    """Remove what a process that was killed left beside `path` of a `staged_file` or a `staged_folder` that it began
+    after a time, in seconds since 1970."""
+    for staged in (f".{_short(path.stem)}-", path.suffix), (f".{_short(path.name)}-", ""):
+        name = re.compile(re.escape(staged[0]) + "[a-z0-9_]{8}" + re.escape(staged[1]))
+        for left in path.parent.glob(".*") if path.parent.is_dir() else ():
+            if name.fullmatch(left.name) and left.lstat().st_mtime >= since_s - CLOCKS_S:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _put(part: Path, path: Path, overwrite: bool) -> None:

@@ -20,6 +20,9 @@ from worldrt.runtime.jobs import Job, spot
 Status = Literal["made", "skipped", "failed", "blocked"]
 Make = Callable[[Sequence[Job]], Iterable[dict[str, Any] | Exception]]  # for each job its result's data, or an error
 
+Results = Iterable[dict[str, Any] | Exception]
+Spread = Callable[[list[list[Item]]], Iterator[tuple[list[Item], Results]]]  # groups, in any order, and their results
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -71,21 +74,32 @@ def _check_place(item: Item, job: Job, generator: Generator, taken: dict[Path, i
         job.check_places(overwrite=overwrite)
 
 
-def run(items: Sequence[Item], generator: Generator, make: Make, *, size: int, overwrite: bool) -> Iterator[Outcome]:
+def run(
+    items: Sequence[Item],
+    generator: Generator,
+    make: Make,
+    *,
+    size: int,
+    overwrite: bool,
+    spread: Spread | None = None,
+) -> Iterator[Outcome]:
     """Yield the outcome of each item as it is known. A failure does not stop the others; an interruption does.
 
     A result that is there is skipped where its sidecar says that it was made from this very job and these models.
-    `make` is given up to `size` jobs with equal settings at a time.
+    `make` is given up to `size` jobs with equal settings at a time. `spread` has groups of them made elsewhere.
     """
     done = {item.index for item in items if item.job and matching.finished(item.job, generator, overwrite=overwrite)}
-    prompts.prepare(generator, [item.job for item in items if item.job and item.index not in done])
+    left = [item for item in items if item.job and item.index not in done]
+    if spread is None:
+        prompts.prepare(generator, [item.job for item in left if item.job])
     for item in items:
         if item.job is None:
             yield Outcome(item.index, item.place, "failed", "; ".join(item.mistakes))
         elif item.index in done:
             yield Outcome(item.index, item.place, "skipped")
-    for group in groups((item for item in items if item.job and item.index not in done), size):
-        for item, made in zip(group, make([item.job for item in group if item.job]), strict=True):
+    here = ((group, make([item.job for item in group if item.job])) for group in groups(left, size))
+    for group, results in here if spread is None else spread(groups(left, size)):
+        for item, made in zip(group, results, strict=True):
             yield _outcome(item, made)
 
 

@@ -9,14 +9,22 @@ import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from worldrt.engine.errors import BackendError, InputError
 from worldrt.runtime.parallel.pools.base import Lost, Make, Ref
 
-PLACE_S = 60.0
+STARTS = 4
+"""Ray gives its processes half a minute to start, which is little on a machine that has other things to do."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_failure_threshold": "40",
+}
+"""A worker that takes its time to start, or a machine that has other things to do, is not lost."""
+PLACE_S = 300.0
 """How long workers may wait for their places."""
 _OURS = "WORLDRT_"
 
@@ -43,6 +51,10 @@ class RayCluster:
 
     def ready(self, ref: Ref) -> bool:
         return bool(self._ray.wait([ref[1]], timeout=0)[0])
+
+    def first(self, refs: Sequence[Ref]) -> int:
+        marks = [ref[1] for ref in refs]
+        return marks.index(self._ray.wait(marks, num_returns=1)[0][0])
 
     def wait(self, ref: Ref) -> None:
         self._get(ref[1])
@@ -99,9 +111,11 @@ def open_cluster(
     listens on loopback alone and is shut down in the end, whatever happens. `memory_bytes` is what values may take in
     it. A process that has a connection to Ray keeps it.
 
-    Raises `BackendError` where Ray is not installed, `InputError` where the cluster cannot be had or is too small.
+    Raises `BackendError` where Ray is not installed or cannot be reached, `InputError` where the cluster is too small.
     """
     ray = _imported(local=address is None or address.startswith(("127.", "localhost")))
+    if address is not None and ray.is_initialized():
+        raise BackendError(f"--ray_address {address}: this process is connected to another cluster; leave that first")
     with ExitStack() as stack:
         if not ray.is_initialized():
             stack.callback(ray.shutdown)
@@ -117,7 +131,8 @@ def open_cluster(
 
 
 def _imported(*, local: bool) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     if local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # which has it listen on 127.0.0.1 alone; read on import
     try:
@@ -127,21 +142,22 @@ def _imported(*, local: bool) -> Any:
 
 
 def _connect(ray: Any, address: str | None, folder: str | None, workers: int, memory_bytes: int | None) -> None:
-    common = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is not None:
-            ray.init(address=address, **common)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    if address is not None:
+        options |= {"address": address}
+    else:
+        cpus = max(workers, os.cpu_count() or 1)
+        options |= {"num_cpus": cpus, "object_store_memory": memory_bytes, "_temp_dir": folder}
+        options |= {"include_dashboard": False}
+    for left in reversed(range(STARTS if address is None else 1)):
+        try:
+            ray.init(**options)
             return
-        ray.init(
-            num_cpus=max(workers, os.cpu_count() or 1),
-            include_dashboard=False,
-            object_store_memory=memory_bytes,
-            _temp_dir=folder,
-            **common,
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = "a cluster on this machine" if address is None else f"--ray_address {address}"
-        raise InputError(f"{where}: Ray cannot be reached: {_short(error)}") from error
+        except Exception as error:  # it raises plain ones, too
+            ray.shutdown()
+            if not left:
+                where = "a cluster on this machine" if address is None else f"--ray_address {address}"
+                raise BackendError(f"{where}: Ray cannot be reached: {_short(error)}") from error
 
 
 def _reserved(ray: Any, workers: int, gpus: float) -> Any:

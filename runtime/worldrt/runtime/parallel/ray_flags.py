@@ -54,6 +54,8 @@ def check_world(args: argparse.Namespace) -> None:
         if args.ray_spare:
             raise InputError("--ray_spare: it is about pools; add --ray")
         return
+    if getattr(args, "conditions_only", False):
+        raise InputError("--ray: --conditions_only runs no model; leave one of them out")
     args.num_gpus_dit = _count("num_gpus_dit", args.num_gpus_dit, DIT)
     args.num_gpus_vae = _count("num_gpus_vae", args.num_gpus_vae, VAE)
     if args.num_gpus_dit != 1:
@@ -69,6 +71,8 @@ def check_world(args: argparse.Namespace) -> None:
 
 def check_batch(args: argparse.Namespace) -> None:
     """Raises `InputError` for what cannot be used."""
+    if not hasattr(args, "ray"):
+        return  # of a command that makes no batches
     _check_ray(args)
     if not args.ray:
         return

@@ -26,6 +26,9 @@ class FakeCluster:
     def ready(self, ref):
         return True
 
+    def first(self, refs):
+        return len(refs) - 1
+
     def wait(self, ref):
         if ref.error is not None:
             raise ref.error

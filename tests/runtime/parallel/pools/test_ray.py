@@ -2,79 +2,76 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import importlib.util
 from functools import partial
 
 import numpy as np
 import pytest
 
+from worldrt.engine.errors import BackendError, InputError
 from worldrt.runtime.live.controls import random_signal
-from worldrt.runtime.live.pace import PaceOptions
-from worldrt.runtime.live.session import WorldSession
-from worldrt.runtime.live.steering import Written
-from worldrt.runtime.parallel.pools.workers import DecodeWorker, DenoiseWorker
-from worldrt.runtime.parallel.pools.world import PooledWorld
+from worldrt.runtime.parallel import ray_cluster
 from worldrt.runtime.parallel.ray_cluster import open_cluster
-from worldrt.runtime.samplers_vp import dpm_sde
-from worldrt.runtime.schedule import methods
 
-from ...live.worlds import ToyModel, offline
+from ...live.worlds import offline
+from .mortal import PROMPT, kill, nano, pictures, pooled, toy
 
-pytest.importorskip("ray")
-PROMPT = "a road"
-
-
-class Mortal(DenoiseWorker):
-    """Tells its process."""
-
-    def pid(self):
-        return os.getpid()
-
-
-class MortalDecoder(DecodeWorker):
-    """Tells its process."""
-
-    def pid(self):
-        return os.getpid()
+HERE = importlib.util.find_spec("ray") is not None
+with_ray = pytest.mark.skipif(not HERE, reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with open_cluster(6, memory_bytes=100 << 20) as opened:
-        yield opened
-
-
-def toy():
-    return ToyModel(methods.swin_dpm(8, 4, 2), dpm_sde(8))
-
-
-def kill(stage):
-    os.kill(stage.ask("pid"), signal.SIGKILL)
-
-
-def pictures(world, controls, at=lambda index: None):
-    session = WorldSession(world, pace=PaceOptions(None), steering=Written(controls, -world.schedule.given))
-    session.start(PROMPT)
-    made = []
-    for frame in session.frames():
-        assert frame.index == len(made)
-        at(frame.index)
-        made.append(frame.picture)
-    session.stop()
-    return np.stack(made)
-
-
-@pytest.mark.parametrize("window", [1, 3])
-def test_workers_are_killed_and_every_frame_is_there_once(cluster, window):
-    model = toy()
-    controls = random_signal(model.schedule.given + model.schedule.slots + 30, 5)
-    world = PooledWorld(model, cluster, partial(Mortal, toy), [partial(MortalDecoder, toy)], window=window, spare=True)
     try:
-        world.load()
+        opening = open_cluster(4, memory_bytes=100 << 20)
+        opened = opening.__enter__()
+    except BackendError as error:
+        pytest.skip(f"no cluster can be started here: {error}")
+    yield opened
+    opening.__exit__(None, None, None)
+
+
+@with_ray
+def test_workers_are_killed_and_every_frame_is_there_once(cluster):
+    controls = random_signal(toy().schedule.given + toy().schedule.slots + 30, 5)
+    with pooled(cluster, toy, window=3) as world:
         victims = {20: world.denoise, 50: world.decode[0], 80: world.denoise}
         made = pictures(world, controls, lambda index: kill(victims[index]) if index in victims else None)
         assert world.denoise.losses == 2 and world.decode[0].losses == 1
-    finally:
-        world.end()
-    np.testing.assert_array_equal(made, offline(model, controls, PROMPT))
+    np.testing.assert_array_equal(made, offline(toy(), controls, PROMPT))
+
+
+@with_ray
+@pytest.mark.slow
+def test_a_causal_decoder_in_parts_is_killed_and_goes_on_from_its_caches(cluster, nano_bundle):
+    make = partial(nano, nano_bundle)
+    controls = ["N"] * (make().schedule.given + make().schedule.slots + 12)
+    expected = pictures(make(), controls)
+    with pooled(cluster, make, parts=2, window=2, every=3) as world:
+        victims = {9: world.decode[0], 21: world.decode[1], 30: world.denoise}
+        made = pictures(world, controls, lambda index: kill(victims[index]) if index in victims else None)
+        assert [stage.losses for stage in (world.denoise, *world.decode)] == [1, 1, 1]
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_without_ray_the_command_that_installs_it_is_said(monkeypatch):
+    def missing(name):
+        raise ImportError(f"No module named '{name}'")
+
+    monkeypatch.setattr(ray_cluster.importlib, "import_module", missing)
+    with pytest.raises(BackendError, match=r"pip install 'worldrt\[ray\]'"), open_cluster(1):
+        pass
+
+
+@with_ray
+def test_a_cluster_that_is_too_small_is_said(cluster):
+    with pytest.raises(InputError, match="2 workers want 2 GPUs, and the cluster has"), open_cluster(2, gpus=1):
+        pass
+    with pytest.raises(InputError, match="4096 workers want 4096 CPUs"), open_cluster(4096):
+        pass
+
+
+@with_ray
+def test_a_second_cluster_in_one_process_is_refused(cluster):
+    with pytest.raises(BackendError, match="connected to another cluster"), open_cluster(1, address="127.0.0.1:1"):
+        pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 Make = Callable[[], Any]
@@ -36,6 +36,10 @@ class Cluster(Protocol):
 
     def ready(self, ref: Ref) -> bool:
         """Whether a call is over, well or not."""
+        ...
+
+    def first(self, refs: Sequence[Ref]) -> int:
+        """Wait until one of some calls is over, well or not; its place among them."""
         ...
 
     def wait(self, ref: Ref) -> None:

@@ -1,15 +1,17 @@
-"""From flags to a world in pools."""
+"""From flags to pools."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from worldrt.runtime import report, world_opening
+from worldrt.runtime.live.model import LiveModel
 from worldrt.runtime.live.world import World
+from worldrt.runtime.parallel.pools.batch import Maker, Spread
 from worldrt.runtime.parallel.pools.parts import DecodePartWorker
 from worldrt.runtime.parallel.pools.workers import DecodeWorker, DenoiseWorker
 from worldrt.runtime.parallel.pools.world import PooledWorld
@@ -46,7 +48,15 @@ def pooled(args: argparse.Namespace, world: World) -> Iterator[PooledWorld]:
             pools.end()
 
 
-def open_alone(args: argparse.Namespace) -> World:
+@contextmanager
+def spread(args: argparse.Namespace, make: Callable[[], Maker]) -> Iterator[Spread]:
+    """What has the groups of a batch made by as many workers as the flags say."""
+    count = args.num_gpus
+    with open_cluster(count, gpus=gpus_of(args), address=args.ray_address) as cluster:
+        yield Spread(cluster, make, count, _warn)
+
+
+def open_alone(args: argparse.Namespace) -> LiveModel:
     """The world of the flags in a worker. Prompts and pictures are looked at where the session is."""
     args.disable_guardrail, args.guardrail_path, args.blocklist = True, None, None
     return world_opening.open_world(args)[0]
