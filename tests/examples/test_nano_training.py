@@ -156,7 +156,7 @@ def trained(tmp_path_factory):
         _main(
             train_dit, "--latents", root / "latents", "--out", root / "dit", "--steps", 2, "--images", 2, "--clips", 1
         )
-    _main(package, "--vae", root / "vae", "--dit", root / "dit", "--out", root / "nano")
+    package.write_weights(root / "vae", root / "dit", root / "nano")
     return root
 
 

@@ -50,7 +50,7 @@ def model_of(family: str, options: Options) -> Model:
     return replace(model, parts=chosen)
 
 
-def checkpoint_root(model: Model, given: Path | str | None, folder: Path, seed: int) -> Path:
+def checkpoint_root(model: Model, given: Path | str | None, folder: Path, seed: int | None) -> Path:
     """The folder to search: the one given, one that is made inside the bundle's `folder`, or `checkpoints`."""
     if given is not None:
         root = Path(given)
@@ -58,7 +58,9 @@ def checkpoint_root(model: Model, given: Path | str | None, folder: Path, seed: 
             raise CheckpointError(f"checkpoint: {root} is no folder; fetch {model.parts[0].wanted.fetch}")
         return tidy(root)
     if model.make_checkpoint is not None:
-        model.make_checkpoint(folder / CHECKPOINT, seed)
+        trained = None if seed is not None else model.copy_trained
+        if trained is None or not trained(folder / CHECKPOINT):
+            model.make_checkpoint(folder / CHECKPOINT, seed or 0)
         return (folder / CHECKPOINT).absolute()
     return Path("checkpoints").absolute()
 

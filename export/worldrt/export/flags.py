@@ -78,7 +78,7 @@ def build_parser() -> Parser:
         "--rope_dtype", default="float32", choices=("float32", "bfloat16"), help="bfloat16: as official pipelines round"
     )
     how.add_argument("--pixel_format", default="rgb24", choices=("rgb24", "nv12", "yuv420p"), help="of decoded frames")
-    how.add_argument("--seed", type=int, default=0, help="of the nano checkpoint")
+    how.add_argument("--seed", type=int, help="nano models: random weights of this seed, and not trained ones")
     then = p.add_argument_group("and then")
     then.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, help="compare with torch; default: small models"

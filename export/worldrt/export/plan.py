@@ -17,7 +17,8 @@ Form = Literal["whole", "block"]
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. `precision` and `form` may be `auto`, `task` may be `all`; no `components` means all."""
+    """What was asked for. `precision` and `form` may be `auto`, `task` may be `all`; no `components` means all.
+    `seed` is of random weights; None asks for trained ones where the package has them."""
 
     model: str
     task: str = "all"
@@ -29,7 +30,7 @@ class Options:
     rope_dtype: str = "float32"
     pixel_format: str = "rgb24"
     components: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int | None = 0
     quantize: str | None = None
     natten: bool = False
     distilled: bool = False
@@ -83,9 +84,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of a family. `make_checkpoint` exists where the model is small and made by the project."""
+    """A model of a family. `make_checkpoint` exists where the model is small and made by the project: random weights of
+    a seed. `copy_trained` writes trained ones, and says whether there are any."""
 
     family: str
     variant: str
     parts: tuple[Part, ...]
     make_checkpoint: Callable[[Path, int], None] | None = None
+    copy_trained: Callable[[Path], bool] | None = None

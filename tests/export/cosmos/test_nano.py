@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import T5EncoderModel
 
+from worldrt.engine import packaged
+from worldrt.engine.weights import fingerprint
 from worldrt.export.families.cosmos.denoiser import Denoise
 from worldrt.export.families.cosmos.dit import DiT
-from worldrt.export.families.cosmos.nano import make_checkpoint
+from worldrt.export.families.cosmos.nano import PARTS, copy_trained, make_checkpoint
 from worldrt.export.families.cosmos.variants import variant
 from worldrt.export.families.cosmos.weights import dit_keys
 
@@ -32,6 +34,24 @@ def test_same_bytes_for_the_same_seed(checkpoint, tmp_path):
     assert once == again
     weights = "video2world/diffusion_pytorch_model.safetensors"
     assert contents(make_checkpoint(tmp_path / "other", seed=1))[weights] != once[weights]
+
+
+def test_trained_weights_are_copied_as_float32(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(packaged, "PLACE", tmp_path / "models")
+    assert not copy_trained(tmp_path / "out")
+    own = tmp_path / "models" / "nano"
+    for file in PARTS.values():
+        (own / "checkpoint" / file).parent.mkdir(parents=True)
+        half = {key: -value.half() for key, value in load_file(checkpoint / file).items()}
+        save_file(half, own / "checkpoint" / file, metadata={"format": "pt"})
+    (own / "bundle.json").write_text("{}")
+    assert copy_trained(tmp_path / "out")
+    for file in PARTS.values():
+        seeded, copied = (load_file(folder / file) for folder in (checkpoint, tmp_path / "out"))
+        assert all(torch.equal(copied[key], -value.half().float()) for key, value in seeded.items())
+        assert fingerprint(checkpoint / file) == fingerprint(
+            tmp_path / "out" / file
+        )  # graphs of one hold for the other
 
 
 def test_reference_libraries_read_it(checkpoint):

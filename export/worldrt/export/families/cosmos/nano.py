@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from worldrt.engine.packaged import CHECKPOINT, packaged
 from worldrt.export.families.cosmos.dit import DiT
 from worldrt.export.families.cosmos.vae import DecodeStep, EncodeStep
 from worldrt.export.families.cosmos.variants import DiTConfig, VAEConfig, variant
@@ -40,6 +42,8 @@ PARTS = {
     "text_encoder": f"text_encoder/{TEXT_FILE}",
 }
 """Where the weights of each part lie."""
+TRAINED = {"trained": "examples/nano"}
+"""What the checkpoint says of its origin."""
 
 
 def make_checkpoint(folder: Path, seed: int = 0) -> Path:
@@ -73,6 +77,17 @@ def write_checkpoint(folder: Path, weights: Mapping[str, dict[str, torch.Tensor]
     train(image.t5.vocabulary).save(str(folder / "tokenizer" / "tokenizer.json"))
     write_json(folder / "config.json", {"family": "cosmos", "size": "nano", **origin, "sizes": asdict(video)})
     return folder
+
+
+def copy_trained(folder: Path) -> bool:
+    """Write the trained checkpoint that comes with the package, as float32, into `folder`; False where none does."""
+    bundle = packaged("nano")
+    if bundle is None:
+        return False
+    stored = {part: load_file(bundle / CHECKPOINT / file) for part, file in PARTS.items()}
+    wide = {part: {key: tensor.float() for key, tensor in tensors.items()} for part, tensors in stored.items()}
+    write_checkpoint(folder, wide, TRAINED)
+    return True
 
 
 def _dit_config(config: DiTConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from worldrt.engine.bundle import Condition, Denoiser, Guidance, Sampler, Sparse
 from worldrt.engine.errors import InputError
 from worldrt.export.checkpoint import Probe, Wanted
 from worldrt.export.families.cosmos.graphs import block_instances, denoiser_graphs, text_graphs, vae_graphs
-from worldrt.export.families.cosmos.nano import make_checkpoint
+from worldrt.export.families.cosmos.nano import copy_trained, make_checkpoint
 from worldrt.export.families.cosmos.segments import segments
 from worldrt.export.families.cosmos.variants import VAE_SCALE, Variant, variants
 from worldrt.export.families.cosmos.weights import dit_keys, vae_keys
@@ -35,7 +35,7 @@ def model(options: Options) -> Model:
         v.pixel_size(resolution=options.resolution)
         v.clip_latents(options.fps)
     parts = (*(_denoiser(v, options) for v in chosen), _vae(chosen, options), _text(chosen))
-    return Model("cosmos", options.model, parts, _make_nano if options.model == NANO else None)
+    return Model("cosmos", options.model, parts, *((_make_nano, copy_trained) if options.model == NANO else ()))
 
 
 def _sparse(chosen: list[Variant], options: Options) -> list[Variant]:

@@ -1,0 +1,17 @@
+"""Models that come with the package, so that the first command needs no download: trained weights and their bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worldrt.engine.bundle import FILE_NAME
+
+PLACE = Path(__file__).parent / "models"
+CHECKPOINT = "checkpoint"
+"""Where the weights lie in the bundle, float16."""
+
+
+def packaged(model: str) -> Path | None:
+    """The bundle of a model that is part of this installation; None where there is none."""
+    folder = PLACE / model.lower()
+    return folder if (folder / FILE_NAME).is_file() else None
