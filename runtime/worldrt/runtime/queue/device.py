@@ -70,7 +70,9 @@ class DeviceQueue(Queue):
         self._entering = device.empty((plan.schedule.group, 4), "int64")
         self._numbers = device.empty((COUNTED, 1), "int64")
 
-    def new_slots(self) -> DeviceSlots:
+    slots: DeviceSlots  # type: ignore[assignment]  # the same places; what is done on them is given to a stream
+
+    def new_slots(self) -> DeviceSlots:  # type: ignore[override]
         places = self.schedule.history + self.schedule.slots
         assert isinstance(self.noise, CounterNoise)
         return DeviceSlots(self._device, self.shape, places, self.table, self.noise.seed)
