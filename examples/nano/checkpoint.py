@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
 from torch import Tensor
-from train_vae import CONFIG
+from train_vae import new_vae
 
 from worldrt.export.families.cosmos.variants import VAEConfig
 
@@ -22,11 +21,11 @@ def averaged(run: Path) -> dict[str, Tensor]:
     return weights
 
 
-def load_vae(run: Path) -> AutoencoderKLWan:
+def load_vae(run: Path) -> Any:
     """The VAE of a run. Once the statistics of its latents are known, they have those of Wan 2.1: mean and deviation
     of every channel, which are constants of the architecture, so that nothing else has to know that it was trained
     anew."""
-    vae = AutoencoderKLWan(**CONFIG)
+    vae = new_vae()
     vae.load_state_dict(averaged(run))
     vae = vae.eval().requires_grad_(False)
     if (run / STATISTICS).is_file():

@@ -43,8 +43,9 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"]
-        return momentum.lerp_(parameter.grad, 1 - MOMENTUM)
+        assert parameter.grad is not None
+        momentum: Tensor = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+        return momentum
 
 
 def _update(direction: Tensor) -> Tensor:
@@ -60,13 +61,15 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(5):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if tall else x
+    out: Tensor = x.T if tall else x
+    return out
 
 
 def optimizers(network: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for matrices and convolutions, AdamW for what is left: embeddings, norms, biases."""
     embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for parameter in network.parameters():
         is_matrix = parameter.dim() > 1 and min(parameter.shape[0], parameter[0].numel()) > 1
         (matrices if is_matrix and id(parameter) not in embeddings else others).append(parameter)

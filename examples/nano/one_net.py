@@ -69,7 +69,7 @@ class ShortText(CrossAttention):
 def picture_weights(weights: dict[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
     """Weights of the text2image network: those of the video network `config` without its mask channel."""
     name, area = "stem.patch.weight", PATCH * PATCH
-    patch = weights[name].unflatten(1, (config.patch_channels, area))
+    patch = torch.unflatten(weights[name], 1, (config.patch_channels, area))
     kept = [channel for channel in range(config.patch_channels) if channel != config.latent_channels]
     return weights | {name: patch[:, kept].flatten(1)}
 

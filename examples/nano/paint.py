@@ -89,4 +89,5 @@ class Canvas:
         """uint8 (height, width, 3)."""
         k = SUPERSAMPLE
         small = self.pixels.reshape(self.height, k, self.width, k, 3).mean((1, 3))
-        return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
+        pixels: Array = np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
+        return pixels

@@ -25,10 +25,9 @@ def together(work: Callable[[Any], None], args: Any, workers: int) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    start: Any = vars(torch.multiprocessing)["start_processes"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that they end with this one
-    torch.multiprocessing.start_processes(
-        _join, (work, args, workers, port), workers, daemon=True, start_method="spawn"
-    )
+    start(_join, (work, args, workers, port), workers, daemon=True, start_method="spawn")
     return None
 
 
@@ -48,7 +47,7 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+    for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(total.view(tensor.shape))
 
 

@@ -1,6 +1,7 @@
 """Training of the nano world: its parts against what they claim, and each step of the way for two iterations."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import muon
 import one_net
 import package
 import scene
+import team
 import train_dit
 import train_vae
 import training
@@ -127,7 +129,7 @@ def test_rotary_positions_have_the_gradient_of_a_turn():
 
 def test_a_restated_vae_makes_the_same_of_a_video():
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(**train_vae.CONFIG).eval().requires_grad_(False)
+    vae = train_vae.new_vae().eval().requires_grad_(False)
     video = torch.randn(2, 3, 5, 16, 16).clamp(-1, 1)
     before = vae.encode(video).latent_dist
     once = vae.decode(before.mean).sample
@@ -193,3 +195,59 @@ def test_reference_libraries_read_what_is_packaged(trained):
     _, info = AutoencoderKLWan.from_pretrained(nano / "vae", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert T5EncoderModel.from_pretrained(nano / "text_encoder").config.d_model == 128
+
+
+def _stepped(monkeypatch, rank, size, add_up):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 3))
+    optimizer = muon.Muon([layer.weight for layer in network], 0.1)
+    monkeypatch.setattr(team, "rank", lambda: rank)
+    monkeypatch.setattr(team, "size", lambda: size)
+    monkeypatch.setattr(team, "add_up", add_up)
+    network(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    return network
+
+
+def test_processes_share_the_work_of_an_update(monkeypatch):
+    """Each of two works out some updates and leaves zeros for the others; their sum is what one would find alone."""
+    shares = []
+    alone = _stepped(monkeypatch, 0, 1, lambda updates: None)
+    for rank in (0, 1):
+        _stepped(monkeypatch, rank, 2, lambda updates: shares.append([update.clone() for update in updates]))
+
+    def both(updates):
+        for update, *parts in zip(updates, *shares, strict=True):
+            assert sum(bool(part.any()) for part in parts) == 1
+            update.copy_(sum(parts))
+
+    together = _stepped(monkeypatch, 0, 2, both)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, together.state_dict()[name]), name
+
+
+WORK = """
+import subprocess
+import sys
+sys.path.insert(0, sys.argv[1])
+import team, torch
+
+def work(out):
+    found = torch.full((3,), float(team.rank() + 1))
+    more = torch.ones(2, 2) * 10 ** team.rank()
+    team.add_up([found, more])
+    torch.save([team.size(), found, more], f"{out}-{team.rank()}")
+
+if __name__ == "__main__":
+    team.together(work, sys.argv[2], 2)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_add_up_their_gradients(tmp_path):
+    (tmp_path / "work.py").write_text(WORK)
+    examples = Path(train_vae.__file__).parent
+    subprocess.run([sys.executable, tmp_path / "work.py", examples, tmp_path / "out"], check=True, timeout=300)
+    for rank in (0, 1):
+        size, found, more = torch.load(tmp_path / f"out-{rank}", weights_only=True)
+        assert size == 2 and found.tolist() == [3.0] * 3 and more.tolist() == [[11.0] * 2] * 2

@@ -33,9 +33,7 @@ def find_bundles(size: str | None) -> list[Path]:
     if not present and own is not None:
         return [own]
     if not present:
-        raise InputError(
-            f"no bundle in {_places()}; {_how('nano')} (a small model), or --model {DEFAULT_SIZE}"
-        )
+        raise InputError(f"no bundle in {_places()}; {_how('nano')} (a small model), or --model {DEFAULT_SIZE}")
     of_default = [folder for folder in present if _is(folder, DEFAULT_SIZE)]
     if len(present) > 1 and not of_default:
         raise InputError(f"several bundles in {_places()}{_those(present)}; choose one with --model_size or --bundle")
