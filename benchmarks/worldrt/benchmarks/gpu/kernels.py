@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from worldrt import kernels
@@ -22,8 +23,9 @@ def run(setup: Setup) -> Iterator[Made]:
         raise MissingError("; ".join(note for note in kernels.status().notes if note.startswith("CUDA")))
     rows: list[tuple[Any, ...]] = []
     samples: Samples = {}
+    cases = (("multistep_update", _update), ("counter_normal", _normal), ("rgb_to_yuv420", _yuv420))
     for size in ["nano"] if setup.dry else list(SHAPES):
-        for name, case in (("multistep_update", _update), ("rgb_to_yuv420", _yuv420)):
+        for name, case in cases:
             call, result, expected, moved_bytes = case(setup, SHAPES[size])
             call()
             different = int((result().cpu() != expected).sum())
@@ -87,3 +89,19 @@ def _yuv420(setup: Setup, shape: tuple[int, ...]) -> Case:
         cuda.rgb_to_yuv420(frames, layout="nv12", out=out, stream=torch.cuda.current_stream().cuda_stream)
 
     return call, (lambda: out), expected, moved
+
+
+def _normal(setup: Setup, shape: tuple[int, ...]) -> Case:
+    """Noise for all frames of a window."""
+    frames, count = shape[2], shape[1] * shape[3] * shape[4]
+    counters = np.array([(1, 999, frame, 0) for frame in range(frames)], np.int64)
+    expected = torch.from_numpy(kernels.counter_normal(np.empty((frames, count), np.float32), counters, seed=1))
+    out = torch.empty_like(expected, device=setup.device)
+    if setup.dry:
+        return (lambda: kernels.counter_normal(out.numpy(), counters, seed=1)), (lambda: out), expected, out.nbytes
+    there = torch.from_numpy(counters).cuda()
+
+    def call() -> None:
+        cuda.counter_normal(out, there, seed=1, stream=torch.cuda.current_stream().cuda_stream)
+
+    return call, (lambda: out), expected, out.nbytes
