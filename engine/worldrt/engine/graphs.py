@@ -87,14 +87,26 @@ class StepGraphs:
         return start, end, host_ms
 
     def _capture(self, key: Hashable, body: Callable[[], None]) -> None:
+        graph, problem = None, None
         try:
             graph = _captured(self._device, body)
-            graph.launch()  # the first launch takes memory on the device
         except Exception as error:
-            self._give_up(f"the capture failed: {error}", logging.WARNING)
+            problem = f"the capture failed: {error}"
+        problem = self._agreed(problem)
+        if graph is not None and problem is None:
+            try:
+                graph.launch()  # the first launch takes memory on the device
+            except Exception as error:
+                problem = f"the first launch failed: {error}"
+        if graph is None or problem is not None:
+            self._give_up(problem or "", logging.WARNING)
             body()
         else:
             self._keep(key, graph)
+
+    def _agreed(self, problem: str | None) -> str | None:
+        """What stands in the way of a capture, here or in another process that must do the same."""
+        return problem
 
     def _keep(self, key: Hashable, graph: _Graph | None) -> None:
         self._graphs[key] = graph

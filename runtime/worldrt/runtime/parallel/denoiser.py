@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 
 from worldrt.engine.bundle import Denoiser
+from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import TensorSpec
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.components import Opener
-from worldrt.runtime.denoise import NEXT, DenoiserModel, DenoiserShape, _Pool
+from worldrt.runtime.denoise import NEXT, DenoiserModel, DenoiserShape, _Pool, _refusal
 from worldrt.runtime.parallel.bound import SharedBound
 from worldrt.runtime.parallel.checks import check_shared
 from worldrt.runtime.parallel.communicators.base import Communicator
+from worldrt.runtime.parallel.graphs import AgreedGraphs
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.parallel.share import CONTEXT, Share
 
@@ -45,8 +47,21 @@ class SharedDenoiser(DenoiserModel):
         if split:
             bound = self._paired(bound, ranks.among(mesh.pair_members(ranks.rank)))
         specs = {spec.name: spec for graph in self.spec.graphs.values() for spec in graph.inputs}
+        if isinstance(self.device, CudaDevice):
+            sessions = tuple(self.sessions.values())
+            bound = replace(bound, graphs=self._graphs(self.device, lambda: _refusal(sessions)))
         known = {field.name: getattr(bound, field.name) for field in fields(BoundDenoiser)}
         return SharedBound(**known, share=share, specs=specs, context=self._context)
+
+    def _graphs(self, device: CudaDevice, refusal: Callable[[], str | None]) -> AgreedGraphs:
+        """Steps with their collectives are captured by all ranks or by none."""
+        used = self._ranks.communicators
+
+        def reason() -> str | None:
+            fixed = next((type(c).__name__ for c in used if not c.captured), None)
+            return f"{fixed} cannot be captured" if fixed else refusal()
+
+        return AgreedGraphs(device, self._ranks.control, mode=self._mode, refusal=reason)
 
     def _paired(self, bound: BoundDenoiser, pair: Communicator) -> BoundDenoiser:
         """The prediction of this rank's text, and that of the other one from the rank that has it."""
