@@ -44,6 +44,8 @@ def check(args: argparse.Namespace) -> None:
     """Raises `InputError` for what cannot be used."""
     if args.source is not None and args.source not in plugin.names(PACKAGE):
         raise InputError(f"--source: no '{args.source[:40]}' here; there are: {', '.join(plugin.names(PACKAGE))}")
+    if args.conditions_only and args.overlay:
+        raise InputError("--overlay: with --conditions_only there is nothing to lay them over; leave one of them out")
     if args.conditions_only and getattr(args, "ray", None):
         raise InputError("--ray: there is no model to be shared out with --conditions_only; leave one of them out")
     if args.source is None:

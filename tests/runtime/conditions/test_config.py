@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from worldrt.engine.errors import InputError
-from worldrt.runtime.condition_config import read
-from worldrt.runtime.conditions._settings import settings_of
+from worldrt.runtime.condition_config import OWN, read
+from worldrt.runtime.conditions._settings import READ, settings_of
 
+PAGE = (Path(__file__).parents[3] / "docs" / "drive.md").read_text(encoding="utf-8")
 STREAMING = {
     "device": "cuda",
     "generator_seed": 7,
@@ -138,3 +141,16 @@ def test_a_file_that_is_not_there_or_too_large_is_named(tmp_path):
         read([tmp_path / "none.json"])
     with pytest.raises(InputError, match="more than 4194304 bytes"):
         read([write(tmp_path, " " * (4 * 2**20 + 1))])
+
+
+def test_the_page_names_every_setting_and_its_examples_run(tmp_path):
+    part = PAGE.split("## Configuration")[1].split("## ")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == READ.keys() | set(OWN)
+    (example,) = re.findall(r"```json\n(.*?)```", part, re.DOTALL)
+    settings = settings_of(read([write(tmp_path, example)]).settings)
+    assert (settings.vehicles, settings.fps, len(settings.cameras)) == (40, 10, 3)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    space = {}
+    exec(code, space)
+    assert space["frame"].images["box"].shape == (3, 360, 640, 3)

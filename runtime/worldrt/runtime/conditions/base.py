@@ -89,7 +89,7 @@ class ConditionSource(Protocol):
         ...
 
     def facts(self) -> Mapping[str, Any]:
-        """What must be the same for the same controls to give the same frames, as JSON values."""
+        """What must be the same, besides the seed, for the same controls to give the same frames, as JSON values."""
         ...
 
     def next(self, control: str | None) -> ConditionFrame:

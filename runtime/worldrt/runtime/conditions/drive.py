@@ -41,7 +41,7 @@ class DriveSource:
     its lane by itself."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
-        self._settings, self._seed = settings, seed
+        self._settings = settings
         path = TOWN if settings.roads is None else Path(settings.roads)
         data = read_bytes(path)
         made = parse_map(data, path.name)
@@ -81,7 +81,6 @@ class DriveSource:
         s = self._settings
         return {
             "source": "drive",
-            "seed": self._seed,
             "roads": self._roads_sha256,
             "map_reader": reader_of(s.map_reader),
             "traffic": [s.vehicles, s.walkers],
