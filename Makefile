@@ -19,6 +19,10 @@ $(VENV)/.export: pyproject.toml
 	$(PIP) -e '.[export]'
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.export
+	$(PIP) -e '.[export,bench]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.export
 	$(PIP) -e '.[export,test]'
 	@touch $@
@@ -41,13 +45,11 @@ kernels: ## build the C++ and, with nvcc, the CUDA kernels in place
 	cmake --build build
 	cmake --install build
 
-bench: $(VENV)/.test ## measure on this machine and write benchmarks/results/
-	$(VENV)/bin/trt-bench cpu --output benchmarks/results
-	$(VENV)/bin/trt-bench overhead --output benchmarks/results
-	$(VENV)/bin/trt-bench export --output benchmarks/results
+bench: $(VENV)/.bench ## measure all that this machine can do and write benchmarks/out/report.html
+	$(VENV)/bin/trt-bench all --output benchmarks/out
 
 gpu-suite: ## tests and timings of a machine with a GPU, with $(PYTHON) as it is (no install)
 	PYTHON=$(PYTHON) bash benchmarks/gpu_suite.sh
 
 clean: ## remove what the targets made
-	rm -rf build dist output bundles $(VENV)
+	rm -rf build dist output bundles benchmarks/out $(VENV)

@@ -6,7 +6,21 @@ import pytest
 
 from worldrt.benchmarks.cli import build_parser, main
 
-VERBS = ("cpu", "overhead", "export", "kernels", "rtsp", "gpu", "show")
+VERBS = (
+    "cpu",
+    "overhead",
+    "export",
+    "build",
+    "kernels",
+    "rtsp",
+    "io",
+    "gpu",
+    "all",
+    "report",
+    "docs",
+    "predict",
+    "show",
+)
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

@@ -111,11 +111,14 @@ def test_labels_from_outside_are_only_text_in_figures():
 
 def test_the_first_words_say_who_is_faster_and_where_not(plain):
     whole, stages = verdict.sentences(plain)
-    assert whole.startswith("The whole run: worldrt is 3.00 times as fast as diffusers (95 % of rounds say 3.00")
+    assert whole.startswith("The whole run: worldrt is 3.00 times as fast as diffusers (95 % interval 3.00")
     assert stages.startswith("Not shown to be faster than diffusers at: text (not told apart")
     assert "decode" not in stages
     assert page.html([plain]).index("times as fast as diffusers") < page.html([plain]).index("<table")
     flipped = replace(plain, samples={k: plain.samples[_other(k)] for k in plain.samples})
+    with_int8 = {k.replace("worldrt", "int8"): v for k, v in plain.samples.items() if "worldrt" in k}
+    said = verdict.sentences(replace(plain, samples=dict(plain.samples) | with_int8))
+    assert len(said) == 3 and said[1].startswith("The same with 8-bit weights: 3.00 times as fast as diffusers")
     assert "SLOWER than diffusers, 0.33 times as fast" in verdict.sentences(flipped)[0]
     assert verdict.sentences(replace(plain, samples={"update/x_s": (1.0,)})) == []
 

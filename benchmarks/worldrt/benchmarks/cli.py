@@ -10,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from worldrt.benchmarks import everything
 from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.costs import cli as predict_cli
+from worldrt.benchmarks.pages import cli as pages_cli
 from worldrt.benchmarks.render import markdown
 from worldrt.benchmarks.report import cli as report_cli
 from worldrt.benchmarks.results import FAILED, Extra, Report, Table, read, report, write
@@ -38,7 +40,8 @@ def build_parser() -> cli.Parser:
     cpu.add_argument("--bundle", type=Path, help="of a diffusers-style checkpoint (default: nano is exported)")
     cpu.add_argument("--int8_bundle", type=Path, help="of the same checkpoint, quantised (default: made from --bundle)")
     cpu.add_argument("--contenders", nargs="+", metavar="NAME", default=["worldrt", "int8", "diffusers"],
-                     help="of worldrt, int8, torch, diffusers (default: all but torch)")  # fmt: skip
+                     help="of worldrt, int8, torch, diffusers, diffusers-compiled "
+                     "(default: worldrt, int8, diffusers)")  # fmt: skip
     cpu.add_argument("--steps", type=int, default=10, help="steps of each sampling (default %(default)s)")
     cpu.add_argument("--num_frames", type=int, help="frames of the clip (default: the model's shortest)")
     cpu.add_argument("--threads", type=int, default=machines.available_cores(), help="of each contender")
@@ -46,7 +49,9 @@ def build_parser() -> cli.Parser:
     overhead.add_argument("--bundle", type=Path, help="default: nano is exported")
     export = _verb(verbs, "export", _export, 1, "time and memory of exports, from nano to the shape of 14B")
     export.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    engines = _verb(verbs, "engines", _engines, 1, "time, memory and size of engine plans, built ahead of time")
+    engines = _verb(
+        verbs, "build", _engines, 1, "time, memory and size of engine plans, built ahead of time", also=("engines",)
+    )
     engines.add_argument("--cases", nargs="+", metavar="NAME", help="of nano-fp16, nano-bf16, 2B-inputs, 14B-inputs, "
                          "2B-constants, 2B-whole (default: those that need little memory and disk)")  # fmt: skip
     engines.add_argument("--backend", default="tensorrt_rtx", help="default %(default)s")
@@ -54,6 +59,9 @@ def build_parser() -> cli.Parser:
     engines.add_argument("--scratch", type=Path, metavar="DIR", help="where checkpoints and plans lie meanwhile")
     kernels = _verb(verbs, "kernels", _kernels, 10, "the compiled kernels against numpy")
     kernels.add_argument("--threads", type=int, default=machines.available_cores())
+    frames = _verb(verbs, "io", _io, 10, "frames into files and out of them, against PyAV alone")
+    frames.add_argument("--frames", type=int, default=24, help="of each size in a round (default %(default)s)")
+    frames.add_argument("--threads", type=int, default=machines.available_cores())
     _verb(verbs, "page", _page, 30, "from a key to the picture that answers it, in a headless browser")
     _verb(verbs, "rtsp", _rtsp, 200, "from a picture to a player, over RTSP on this machine")
     stream = _verb(verbs, "stream", _stream, 1, "from a control to its picture: sessions, simulated and in time")
@@ -84,7 +92,9 @@ def build_parser() -> cli.Parser:
     show = verbs.add_parser("show", help="print a result file as Markdown")
     show.add_argument("file", type=Path)
     show.set_defaults(command=_show)
+    everything.add(verbs)
     report_cli.add(verbs)
+    pages_cli.add(verbs)
     predict_cli.add(verbs)
     return parser
 
@@ -94,8 +104,8 @@ def _show(args: Namespace) -> int:
     return 0
 
 
-def _verb(verbs: Any, name: str, measure: Any, rounds: int, text: str) -> cli.Parser:
-    parser: cli.Parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+def _verb(verbs: Any, name: str, measure: Any, rounds: int, text: str, also: tuple[str, ...] = ()) -> cli.Parser:
+    parser: cli.Parser = verbs.add_parser(name, aliases=also, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(measure=measure)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a JSON result file into this folder")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write what is printed into this file, too")
@@ -188,6 +198,15 @@ def _kernels(args: Namespace, scratch: Path) -> Made:
 
     tables, samples = kernels.run(args.rounds, args.threads, say(args))
     return tables, {"threads": args.threads}, samples
+
+
+def _io(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import io
+
+    if args.frames < 1:
+        raise InputError(f"--frames: expected 1 or more, got {args.frames}")
+    tables, samples, extra = io.run(args.frames, args.rounds, args.threads, scratch, say(args))
+    return tables, {"frames": args.frames, "threads": args.threads}, samples, extra
 
 
 def _page(args: Namespace, scratch: Path) -> Made:

@@ -21,12 +21,15 @@ from worldrt.engine.bundle import FILE_NAME, Bundle, file_sha256, load_bundle
 from worldrt.engine.errors import InputError
 
 BASELINE = "diffusers"
-CONTENDERS = ("worldrt", "int8", "torch", BASELINE)
+COMPILED = "diffusers-compiled"
+CONTENDERS = ("worldrt", "int8", "torch", BASELINE, COMPILED)
 NOTES = (
     "A step is one guided evaluation: two passes of the transformer. That of worldrt includes the sampler's update, "
     "that of diffusers only the transformer.",
     "encode: worldrt encodes the one given frame, diffusers the whole clip, padded with it.",
 )
+
+MEMORY_NOTES = ("Mapped weight files count where they are resident. worldrt loads its graphs in the warm-up round.",)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def run(plan: Plan, scratch: Path, progress: Callable[[str], None] = lambda _: N
         made = [
             tables.stages(samples, notes=NOTES),
             *([tables.speedups(samples, BASELINE)] if BASELINE in samples else []),
-            tables.memory(peaks, opened, BASELINE),
+            tables.memory(peaks, opened, BASELINE, MEMORY_NOTES),
             *exactness.tables(workers, load, scratch),
         ]
         drawn = [
@@ -117,8 +120,8 @@ def workload(bundle: Bundle, steps: int, num_frames: int | None = None) -> Workl
 
 def _worker(name: str, plan: Plan, bundle: Bundle, load: Workload) -> Worker:
     options: dict[str, Any] = {"workload": asdict(load)}
-    if name == BASELINE:
-        options |= {"checkpoint": str(bundle.weight_root), "threads": plan.threads}
+    if name in (BASELINE, COMPILED):
+        options |= {"checkpoint": str(bundle.weight_root), "threads": plan.threads, "compiled": name == COMPILED}
         return Worker(name, "diffusers", options, plan.threads)
     folder = plan.int8 if name == "int8" else plan.bundle
     backend = "torch" if name == "torch" else "onnxruntime"

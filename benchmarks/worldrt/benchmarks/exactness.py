@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 LEVELS = (80.0, 2.0, 0.05)
 SPATIAL, TEMPORAL = 8, 4
 REFERENCE = "worldrt"
-OTHER_NOISE = ("diffusers", "compiled")
+OTHER_NOISE = ("diffusers", "diffusers-compiled")
 AGAIN, UNRELATED = "worldrt, run again", "another video"
 
 

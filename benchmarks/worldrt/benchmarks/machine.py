@@ -82,6 +82,11 @@ def caution(machine: Machine) -> str:
     return "others used the machine meanwhile: times are placeholders, ratios of interleaved rounds hold better"
 
 
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver names one."""
+    return bool(_gpus())
+
+
 def available_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

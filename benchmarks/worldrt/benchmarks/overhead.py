@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from worldrt.runtime.sampling import sample
 
 Samples = dict[str, list[float]]
 STEPS = 100
+DEVICE_CALLS = ("empty", "upload", "download", "copy", "synchronize")
 SMALL = (1, 16, 2, 2, 2)
 """Latents so small that only the cost of a call is left."""
 
@@ -28,7 +31,7 @@ SMALL = (1, 16, 2, 2, 2)
 def run(bundle: Path, rounds: int) -> tuple[list[Table], Samples]:
     """Per step of the sampling loop with the `null` backend, and per call of its parts."""
     steps: Samples = {}
-    growth = []
+    growth, counts = [], []
     for guidance in ("batched", "sequential"):
         models = Models.open([bundle], backend="null", guidance=guidance)
         for task, frames in (("text2image", 1), ("video2world", 2)):
@@ -37,6 +40,7 @@ def run(bundle: Path, rounds: int) -> tuple[list[Table], Samples]:
             bound, rows = _bound(models, task, frames)
             steps[name] = [_step_s(bound, rows) for _ in range(rounds + 1)][1:]
             growth.append((name, *_allocations(bound, rows)))
+            counts.append((name, *_device_calls(bound, rows)))
     calls = {name: [_call_s(call) for _ in range(rounds + 1)][1:] for name, call in _calls().items()}
     made = [
         _table("Time of a step with graphs that do nothing", "loop", steps),
@@ -45,6 +49,12 @@ def run(bundle: Path, rounds: int) -> tuple[list[Table], Samples]:
             ("loop", "peak_bytes", "of tensor size", "latents_bytes"),
             tuple(growth),
             ("The most that was allocated at once within a step; the latents are 4 KiB here, to be seen among it.",),
+        ),
+        Table(
+            "Calls of the device in a step after the first",
+            ("loop", *DEVICE_CALLS),
+            tuple(counts),
+            ("The most in any step. empty: memory is allocated; upload, download and copy: memory is copied.",),
         ),
         _table("Time of a call", "call", calls),
     ]
@@ -100,6 +110,33 @@ def _allocations(bound: BoundDenoiser, rows: SamplerTable) -> tuple[int, int, in
     return max(growth), sum(size >= bound.x.nbytes for size in growth), bound.x.nbytes
 
 
+def _device_calls(bound: BoundDenoiser, rows: SamplerTable) -> tuple[int, ...]:
+    """The most calls of each kind in a step."""
+    seen: list[dict[str, int]] = []
+    count = dict.fromkeys(DEVICE_CALLS, 0)
+    kind = type(bound.device)
+
+    def counted(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: Any) -> object:
+            count[name] += 1
+            return real(*args)
+
+        return call
+
+    def watch(done: int) -> None:
+        seen.append(dict(count))
+
+    kept = {name: getattr(kind, name) for name in DEVICE_CALLS}
+    try:
+        for name, real in kept.items():
+            setattr(kind, name, counted(name, real))
+        _loop(bound, rows, watch)
+    finally:
+        for name, real in kept.items():
+            setattr(kind, name, real)
+    return tuple(max(b[name] - a[name] for a, b in pairwise(seen)) for name in DEVICE_CALLS)
+
+
 def _calls() -> dict[str, Callable[[], object]]:
     x, x0, uncond, prev = np.zeros((4, *SMALL), np.float32)
     update = MultistepUpdate(x, x0, uncond=uncond, guidance=7.0, prev=prev, out=x, guided_out=prev)
@@ -123,5 +160,6 @@ def _table(title: str, what: str, samples: Samples) -> Table:
     rows = []
     for name, values in samples.items():
         s = summarize([1e6 * value for value in values])
-        rows.append((name, s.count, s.minimum, s.median, s.p90))
-    return Table(title, (what, "rounds", "min_us", "median_us", "p90_us"), tuple(rows))
+        rows.append((name, s.count, s.minimum, s.median, s.p90, s.p95, s.p99, s.maximum))
+    columns = (what, "rounds", "min_us", "p50_us", "p90_us", "p95_us", "p99_us", "max_us")
+    return Table(title, columns, tuple(rows))

@@ -16,7 +16,7 @@ import numpy as np
 from worldrt.benchmarks.results import Table
 from worldrt.benchmarks.statistics import order, ratios
 from worldrt.runtime.bound import BoundDenoiser
-from worldrt.runtime.clips import Float32
+from worldrt.runtime.clip import Float32
 from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.models import Models
 from worldrt.runtime.noise import initial_noise

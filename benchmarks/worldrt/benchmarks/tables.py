@@ -39,12 +39,13 @@ def speedups(samples: Samples, baseline: str) -> Table:
     return Table(f"Times faster than {baseline}, round by round", columns, tuple(rows))
 
 
-def memory(peak_bytes: Mapping[str, int], open_s: Mapping[str, float], baseline: str) -> Table:
+def memory(
+    peak_bytes: Mapping[str, int], open_s: Mapping[str, float], baseline: str, notes: Sequence[str] = ()
+) -> Table:
     """Peak resident memory of each process, interpreter and libraries included."""
     base = peak_bytes.get(baseline)
     rows = [(name, peak / MIB, peak / base if base else None, open_s[name]) for name, peak in peak_bytes.items()]
-    notes = ("Mapped weight files count where they are resident. worldrt loads its graphs in the warm-up round.",)
-    return Table("Peak memory", ("contender", "peak_MiB", f"of {baseline}", "open_s"), tuple(rows), notes)
+    return Table("Peak memory", ("contender", "peak_MiB", f"of {baseline}", "open_s"), tuple(rows), tuple(notes))
 
 
 def flat(samples: Samples) -> dict[str, list[float]]:

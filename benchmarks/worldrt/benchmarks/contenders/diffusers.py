@@ -1,4 +1,4 @@
-"""diffusers, eager float32: Cosmos2TextToImagePipeline, then Cosmos2VideoToWorldPipeline, on the same weights.
+"""diffusers in float32, eager or compiled: its text to image and then its video to world pipeline, on the same weights.
 
 Two of its numbers are set to those of the official network: the epsilon of the QK norms (1e-6), and no frame rate in
 the rotary embedding. Neither changes the amount of work. The mandatory guardrail is replaced by one that lets all pass.
@@ -39,7 +39,7 @@ class Clock:
 
 
 class Eager:
-    def __init__(self, workload: Workload, checkpoint: Path) -> None:
+    def __init__(self, workload: Workload, checkpoint: Path, compiled: bool = False) -> None:
         self.workload = workload
         self.clock = Clock()
         diffusers, transformers = _packages()
@@ -49,7 +49,7 @@ class Eager:
             "tokenizer": _tokenizer(checkpoint / "tokenizer"),
             "safety_checker": Guardrail(),
         }
-        self.transformers = {task: _transformer(checkpoint / task) for task in ("text2image", "video2world")}
+        self.transformers = {task: _transformer(checkpoint / task, compiled) for task in ("text2image", "video2world")}
         self.image = diffusers.Cosmos2TextToImagePipeline(
             transformer=self.transformers["text2image"], scheduler=_scheduler(), **parts
         )
@@ -164,12 +164,12 @@ def _packages() -> tuple[Any, Any]:
     return importlib.import_module("diffusers"), importlib.import_module("transformers")
 
 
-def _transformer(folder: Path) -> Any:
+def _transformer(folder: Path, compiled: bool) -> Any:
     model = _packages()[0].CosmosTransformer3DModel.from_pretrained(folder).eval()
     for block in model.transformer_blocks:
         for attention in (block.attn1, block.attn2):
             attention.norm_q.eps = attention.norm_k.eps = 1e-6
-    forward = model.forward
+    forward: Any = torch.compile(model.forward) if compiled else model.forward
 
     def without_fps(*args: Any, fps: Any = None, **kwargs: Any) -> Any:
         return forward(*args, fps=None, **kwargs)
@@ -203,9 +203,10 @@ def _without_torchvision() -> None:
     )
 
 
-def open(workload: dict[str, Any], checkpoint: str, threads: int) -> Eager:
-    """Load the components of a diffusers-style folder with two transformers."""
+def open(workload: dict[str, Any], checkpoint: str, threads: int, compiled: bool = False) -> Eager:
+    """Load the components of a diffusers-style folder with two transformers, which torch.compile compiles in the
+    warm-up round where that is asked for."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     _without_torchvision()
-    return Eager(Workload(**workload), Path(checkpoint))
+    return Eager(Workload(**workload), Path(checkpoint), compiled)

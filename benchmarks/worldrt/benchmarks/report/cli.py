@@ -5,12 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worldrt.benchmarks.results import Report, read
 from worldrt.engine import cli
 from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_file
+
+if TYPE_CHECKING:
+    from worldrt.benchmarks.report.compare import Change
 
 
 def add(verbs: Any) -> None:
@@ -29,25 +32,28 @@ def add(verbs: Any) -> None:
 
 def run(args: Namespace) -> int:
     """Write the pages. The exit code is 1 where something became worse."""
-    from worldrt.benchmarks.report import compare, page
-
-    if args.output.suffix != ".html":
-        raise InputError(f"--output {args.output}: expected a name that ends in .html")
-    given, old = _read(args.results), {result.verb: result for result in _read(args.against)}
-    if len(given) == 2 and not old and given[0].verb == given[1].verb:
-        old, given = {given[0].verb: given[0]}, given[1:]
-    pairs = [(old[result.verb], result) for result in given if result.verb in old]
-    for path, text in (
-        (args.output, page.html(given, pairs)),
-        (args.output.with_suffix(".md"), page.markdown(given, pairs)),
-    ):
-        with staged_file(path, overwrite=True) as part:
-            part.write_text(text, encoding="utf-8")
+    worse = write(args.results, args.against, args.output)
     print(args.output)
-    worse = [change for pair in pairs for change in compare.changes(*pair) if change.verdict == "WORSE"]
     for change in worse:
         print(f"worse: {change.name}: {change.before:.4g} -> {change.after:.4g}")
     return 1 if worse else 0
+
+
+def write(results: Sequence[Path], against: Sequence[Path], output: Path) -> list[Change]:
+    """Write both pages; returns what became worse. Raises `InputError`."""
+    from worldrt.benchmarks.report import compare, page
+
+    if output.suffix != ".html":
+        raise InputError(f"--output {output}: expected a name that ends in .html")
+    given, old = _read(results), {result.verb: result for result in _read(against)}
+    if len(given) == 2 and not old and given[0].verb == given[1].verb:
+        old, given = {given[0].verb: given[0]}, given[1:]
+    pairs = [(old[result.verb], result) for result in given if result.verb in old]
+    texts = {output: page.html(given, pairs), output.with_suffix(".md"): page.markdown(given, pairs)}
+    for path, text in texts.items():
+        with staged_file(path, overwrite=True) as part:
+            part.write_text(text, encoding="utf-8")
+    return [change for pair in pairs for change in compare.changes(*pair) if change.verdict == "WORSE"]
 
 
 def _read(places: Sequence[Path]) -> list[Report]:

@@ -81,6 +81,9 @@ def _roofline(axes: Any, figure: Figure) -> None:
             axes.scatter([float(x) for x, _ in pairs], [y for _, y in pairs], s=28, label=_label(name))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     axes.legend(fontsize=7)
 
 

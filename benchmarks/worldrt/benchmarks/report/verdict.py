@@ -6,6 +6,8 @@ from worldrt.benchmarks.results import Report
 from worldrt.benchmarks.statistics import Interval, ratio_interval
 
 OURS, WHOLE = "worldrt", "whole"
+OTHER_WAYS = {"int8": "with 8-bit weights", "torch": "with torch as its backend"}
+"""Contenders that are worldrt, too."""
 
 
 def sentences(report: Report) -> list[str]:
@@ -13,20 +15,25 @@ def sentences(report: Report) -> list[str]:
     side by side. Intervals are of rounds, by the bootstrap."""
     stages = _stages(report)
     said = []
-    for name in sorted({contender for contender, _ in stages} - {OURS}):
+    for name in sorted({contender for contender, _ in stages} - {OURS, *OTHER_WAYS}):
         if (OURS, WHOLE) not in stages or (name, WHOLE) not in stages:
             continue
-        whole = _ratio(stages[name, WHOLE], stages[OURS, WHOLE])
-        said.append(f"The whole run: {OURS} is {_words(whole, name)}.")
-        slower = [
-            f"{stage} ({_words(ratio, name)})"
-            for (contender, stage), times in stages.items()
-            if contender == name and stage != WHOLE and (OURS, stage) in stages
-            for ratio in [_ratio(times, stages[OURS, stage])]
-            if ratio.low <= 1
-        ]
-        said.append(f"Not shown to be faster than {name} at: {', '.join(slower) if slower else 'no stage'}.")
+        theirs = stages[name, WHOLE]
+        said.append(f"The whole run: {OURS} is {_words(_ratio(theirs, stages[OURS, WHOLE]), name)}.")
+        for way, words in OTHER_WAYS.items():
+            if (way, WHOLE) in stages:
+                said.append(f"The same {words}: {_words(_ratio(theirs, stages[way, WHOLE]), name)}.")
+        said.append(f"Not shown to be faster than {name} at: {_slower(stages, name) or 'no stage'}.")
     return said
+
+
+def _slower(stages: dict[tuple[str, str], tuple[float, ...]], name: str) -> str:
+    found = []
+    for (contender, stage), times in stages.items():
+        if contender == name and stage != WHOLE and (OURS, stage) in stages:
+            ratio = _ratio(times, stages[OURS, stage])
+            found += [f"{stage} ({_words(ratio, name)})"] if ratio.low <= 1 else []
+    return ", ".join(found)
 
 
 def _stages(report: Report) -> dict[tuple[str, str], tuple[float, ...]]:
@@ -43,7 +50,7 @@ def _ratio(theirs: tuple[float, ...], ours: tuple[float, ...]) -> Interval:
 
 
 def _words(ratio: Interval, name: str) -> str:
-    span = f"95 % of rounds say {ratio.low:.2f} to {ratio.high:.2f}"
+    span = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}"
     if ratio.low > 1:
         return f"{ratio.value:.2f} times as fast as {name} ({span})"
     if ratio.high < 1:
