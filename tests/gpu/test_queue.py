@@ -10,6 +10,7 @@ from worldrt.engine.session import Call
 from worldrt.kernels import cuda
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.queue.device import DeviceQueue
+from worldrt.runtime.queue.device_slots import Windows
 from worldrt.runtime.queue.queue import Queue
 from worldrt.runtime.samplers_vp import dpm_sde, phased_ddim
 from worldrt.runtime.schedule import methods
@@ -52,7 +53,7 @@ def test_rows_on_a_gpu_are_those_of_the_host_to_the_bit(gpu, name):
     half, plan = Half(gpu), Plan(schedule)
     known = schedule.given + (schedule.slots if schedule.fill == "renoise" else 0)
     video = np.random.default_rng(0).normal(size=(1, SHAPE[1], known, *SHAPE[2:])).astype(np.float32) if known else None
-    there = DeviceQueue(plan, table, half.bind, SHAPE, device=half.device, text=lambda: (None, None), seed=3)
+    there = DeviceQueue(plan, table, Windows(half.device, half.bind), SHAPE, text=lambda: (None, None), seed=3)
     here = Queue(plan, table, lambda x, level, conditions: x * np.float32(0.5), SHAPE, seed=3)
     for queue in (there, here):
         queue.start(video)

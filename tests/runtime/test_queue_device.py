@@ -17,6 +17,7 @@ from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.queue import device
 from worldrt.runtime.queue.conditions import Condition
 from worldrt.runtime.queue.device import DeviceQueue
+from worldrt.runtime.queue.device_slots import Windows
 from worldrt.runtime.queue.queue import Queue
 from worldrt.runtime.queue.state import branch, restore, snapshot
 from worldrt.runtime.samplers_vp import dpm_sde, phased_ddim
@@ -81,8 +82,8 @@ class Gpu:
 
     def queue(self, plan, table, **options):
         guided = len(plan.schedule.terms) > 1
-        return DeviceQueue(plan, table, lambda frames: self.bind(frames, guided), SHAPE, device=self.device,
-                           text=lambda: self.texts, **options)  # fmt: skip
+        windows = Windows(self.device, lambda frames: self.bind(frames, guided))
+        return DeviceQueue(plan, table, windows, SHAPE, text=lambda: self.texts, **options)
 
 
 @pytest.fixture

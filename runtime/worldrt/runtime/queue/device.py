@@ -1,6 +1,7 @@
 """A queue whose latents stay on a GPU: a row is work of the GPU's stream, and one CUDA graph where it has one window.
 
-    queue = DeviceQueue(plan, table, model.bind, shape, device=device, text=lambda: (cond, uncond), feed=feed, seed=0)
+    windows = Windows(device, bind)                # bind(frames) gives a bound denoiser
+    queue = DeviceQueue(plan, table, windows, shape, text=lambda: (cond, uncond), feed=feed, seed=0)
 
 Rows are those of `Queue`, to the bit where the model is the same: the shift with the noise that enters, the model, the
 noise of the step and the step itself. What crosses from the host is what it has not sent before (a control that is new;
@@ -11,19 +12,19 @@ latents. Noise is made where it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import InputError
 from worldrt.engine.tensors import Shape
 from worldrt.runtime.bound import LEVELS, BoundDenoiser
 from worldrt.runtime.level_table import LevelTable
 from worldrt.runtime.queue.conditions import Feed
-from worldrt.runtime.queue.device_slots import DeviceSlots, Placed
+from worldrt.runtime.queue.device_slots import Alone, DeviceSlots, Windows
 from worldrt.runtime.queue.noise import CounterNoise, Float32, Use, counters
-from worldrt.runtime.queue.queue import Each, Queue
+from worldrt.runtime.queue.queue import Each, Latent, Queue
 from worldrt.runtime.samplers import Float64
 from worldrt.runtime.schedule.plan import Plan
 from worldrt.runtime.schedule.rows import Call, Row
@@ -36,9 +37,9 @@ COUNTED = 4096
 
 
 class DeviceQueue(Queue):
-    """`Queue` on a GPU. `bind(frames)` gives the denoiser for windows of so many frames, with all inputs in place but
-    x, levels, texts and what frames bring; `text` the rows of the prompt and, with guidance, those of no prompt. A text
-    that is another object than before is sent anew.
+    """`Queue` on a GPU. `windows` give the denoiser with all inputs in place but x, levels, texts and what frames
+    bring; `text` the rows of the prompt and, with guidance, those of no prompt. `alone` is held while the device
+    is used.
 
     Raises `InputError` for guidance other than by a prompt scale, and `BackendError` without the CUDA kernels.
     """
@@ -47,23 +48,22 @@ class DeviceQueue(Queue):
         self,
         plan: Plan,
         table: LevelTable,
-        bind: Callable[[int], BoundDenoiser],
+        windows: Windows,
         shape: Shape,
         *,
-        device: CudaDevice,
         text: Texts,
         feed: Feed | None = None,
         seed: int = 0,
+        alone: Alone | None = None,
     ) -> None:
+        device = windows.device
         check_kernels(device)
-        self._device, self._bind, self._text = device, bind, text
-        self._windows: dict[int, BoundDenoiser] = {}
-        self._told: dict[int, object] = {}
+        self._windows, self._text, self._placed = windows, text, windows.placed
+        self._alone = nullcontext() if alone is None else alone
         self._pending = 0  # frames that leave before the next row
         names = {term.model for term in plan.schedule.terms}
         super().__init__(plan, table, dict.fromkeys(names, _nowhere), shape, feed=feed, seed=seed)
         self._guidance = self._scale()
-        self._placed = Placed(device)
         slots = plan.schedule.slots
         self._first = device.empty((1,), "int64")
         self._counters = device.empty((slots, 4), "int64")
@@ -75,13 +75,22 @@ class DeviceQueue(Queue):
     def new_slots(self) -> DeviceSlots:  # type: ignore[override]
         places = self.schedule.history + self.schedule.slots
         assert isinstance(self.noise, CounterNoise)
-        return DeviceSlots(self._device, self.shape, places, self.table, self.noise.seed)
+        return DeviceSlots(self._windows.device, self.shape, places, self.table, self.noise.seed, self._alone)
+
+    def start(self, video: Float32 | None = None) -> None:
+        with self._alone:
+            super().start(video)
+
+    def run(self, row: Row | None = None, each: Each = map) -> list[Latent]:
+        with self._alone:
+            return super().run(row, each)
 
     def settle(self) -> None:
         """Do what waits for the next row, so that the slots are those of the levels."""
         if self._pending:
-            self._number()
-            self._shift_slots()
+            with self._alone:
+                self._number()
+                self._shift_slots()
 
     def apply(self, row: Row, each: Each = map) -> None:
         """As `Queue.apply`; the calls of a row follow one another."""
@@ -122,9 +131,7 @@ class DeviceQueue(Queue):
 
     def _window(self, call: Call) -> BoundDenoiser:
         """The denoiser of a window with levels, conditions and texts in place."""
-        if call.length not in self._windows:
-            self._windows[call.length] = self._bind(call.length)
-        bound = self._windows[call.length]
+        bound = self._windows.of(call.length, self._text())
         if any(any(branch.renoise) for branch in call.branches):
             raise InputError("guidance by history: a queue on a GPU has none; use --device cpu")
         label = self.table.labels[list(call.branches[0].read_label)].astype(np.float32)[None]
@@ -133,10 +140,6 @@ class DeviceQueue(Queue):
         for name, values in {**given, **self.conditions.window(call.start + h, call.stop + h)}.items():
             if name in bound.inputs:
                 self._placed.put(bound.inputs[name], values.astype(np.float32, copy=False))
-        texts = self._text()
-        if self._told.get(call.length) is not texts[0]:
-            bound.fill_text(*texts)
-            self._told[call.length] = texts[0]
         return bound
 
     def _shift(self) -> None:

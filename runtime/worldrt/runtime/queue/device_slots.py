@@ -6,9 +6,11 @@ from __future__ import annotations
 import importlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from worldrt.runtime.queue.noise import Float32
 from worldrt.runtime.updates import bind_copy
 
 Array = np.ndarray[Any, Any]
+Alone = AbstractContextManager[Any]
+"""What is held while the device is used: one thread at a time gives it work."""
 KEPT = 256
 """Small arrays that stay on the device, to be had again without being sent."""
 
@@ -64,7 +68,10 @@ class Step:
 class DeviceSlots:
     """Latents (B, C, places, ...), their x0 of the step before, and noise, all float32 on a GPU."""
 
-    def __init__(self, device: CudaDevice, shape: Shape, places: int, table: LevelTable, seed: int) -> None:
+    def __init__(
+        self, device: CudaDevice, shape: Shape, places: int, table: LevelTable, seed: int, alone: Alone
+    ) -> None:
+        self._alone = alone
         self.device, self._shape, self._places, self._seed = device, shape, places, seed
         batch, channels, *rest = shape
         whole, by_frame = (batch, channels, places, *rest), (places, *shape)
@@ -92,14 +99,16 @@ class DeviceSlots:
     def state(self) -> dict[str, Array]:
         """Copies of what the next rows depend on."""
         empty = np.zeros(0, np.float32)
-        previous = empty if self.previous is None else self.device.download(self.previous)
-        return {"latents": self.device.download(self.latents), "previous": previous}
+        with self._alone:
+            previous = empty if self.previous is None else self.device.download(self.previous)
+            return {"latents": self.device.download(self.latents), "previous": previous}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Put that back."""
-        self.device.upload(self.latents, state["latents"])
-        if self.previous is not None:
-            self.device.upload(self.previous, state["previous"])
+        with self._alone:
+            self.device.upload(self.latents, state["latents"])
+            if self.previous is not None:
+                self.device.upload(self.previous, state["previous"])
 
     def prepare_shift(self, scale: float) -> None:
         """Say what the noise that enters is multiplied by; to be called before a shift is captured."""
@@ -187,20 +196,41 @@ class DeviceSlots:
         return made
 
 
+class Windows:
+    """The denoisers that queues on one GPU run their windows through, by the number of frames, and what their inputs
+    hold. Queues may use them in turn."""
+
+    def __init__(self, device: CudaDevice, bind: Callable[[int], BoundDenoiser]) -> None:
+        self.device, self.placed = device, Placed(device)
+        self._bind = bind
+        self._bound: dict[int, BoundDenoiser] = {}
+        self._told: dict[int, tuple[object, object]] = {}
+
+    def of(self, frames: int, texts: tuple[Float32, Float32 | None]) -> BoundDenoiser:
+        """The denoiser of a window, with these texts: the same objects as before are not sent again."""
+        if frames not in self._bound:
+            self._bound[frames] = self._bind(frames)
+        bound = self._bound[frames]
+        if any(now is not then for now, then in zip(texts, self._told.get(frames, (self, self)), strict=True)):
+            bound.fill_text(*texts)
+            self._told[frames] = texts
+        return bound
+
+
 class Placed:
     """Small arrays on their way to fixed places of a device. One that is in its place is not copied, and one that was
     there before is not sent again."""
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
-        self._there: dict[int, object] = {}
+        self._there: WeakKeyDictionary[Buffer, object] = WeakKeyDictionary()
         self._kept: OrderedDict[tuple[Shape, bytes], Buffer] = OrderedDict()
 
     def put(self, place: Buffer, array: Array) -> None:
         """Have an array, broadcast to the shape of the place, there."""
         values = np.ascontiguousarray(np.broadcast_to(array, place.shape))
         key = (place.shape, values.tobytes())
-        if self._there.get(place.pointer) == key:
+        if self._there.get(place) == key:
             return
         if key not in self._kept:
             memory = self._device.empty(place.shape, place.dtype)
@@ -213,12 +243,12 @@ class Placed:
 
     def send(self, place: Buffer, key: object, make: Callable[[], Array]) -> None:
         """Upload what `make` gives, unless `key` says that the place has it."""
-        if self._there.get(place.pointer) != key:
+        if self._there.get(place) != key:
             self._device.upload(place, make())
-            self._there[place.pointer] = key
+            self._there[place] = key
 
     def copy(self, place: Buffer, source: Buffer, key: object) -> None:
         """Copy between buffers of the device, unless `key` says that the place has it."""
-        if self._there.get(place.pointer) != key:
+        if self._there.get(place) != key:
             self._device.copy(place, source)
-            self._there[place.pointer] = key
+            self._there[place] = key
