@@ -57,6 +57,10 @@ class Ranks:
         if self._everyone is None:
             self._everyone = open_communicator(self.control, device)
 
+    def take(self, everyone: Communicator) -> None:
+        """Have a communication of all that is open already."""
+        self._everyone = everyone
+
     def among(self, members: Sequence[int]) -> Communicator:
         """The communication of some ranks. All of them come here, every rank in the same order."""
         key = tuple(members)
