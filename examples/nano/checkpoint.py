@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from train_vae import new_vae
+from train_vae import STATISTICS, new_vae
 
 from worldrt.export.families.cosmos.variants import VAEConfig
-
-STATISTICS = "statistics.json"
 
 
 def averaged(run: Path) -> dict[str, Tensor]:

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from checkpoint import STATISTICS, load_vae, normalised
+from checkpoint import load_vae, normalised
 from render import render
 from scene import Scene, sample
 from torch import Tensor
+from train_vae import STATISTICS
 
 LATENTS = {"clips": 5, "images": 1}
 SHARD = {"clips": 64, "images": 512}

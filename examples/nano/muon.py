@@ -70,7 +70,7 @@ def optimizers(network: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     matrices: list[Tensor] = []
     others: list[Tensor] = []
-    for parameter in network.parameters():
+    for parameter in filter(lambda parameter: parameter.requires_grad, network.parameters()):
         is_matrix = parameter.dim() > 1 and min(parameter.shape[0], parameter[0].numel()) > 1
         (matrices if is_matrix and id(parameter) not in embeddings else others).append(parameter)
     adam = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor
 from training import Run
 
 CONFIG = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+STATISTICS = "statistics.json"
+"""Mean and deviation of every channel of its latents, in the folder of a run once they are known."""
 KL = 1e-5
 EDGES = 0.5
 
@@ -31,6 +34,7 @@ def main() -> None:
     p.add_argument("--batch", type=int, default=2)
     p.add_argument("--rate", type=float, default=1.5e-3)
     p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
+    p.add_argument("--decoder_of", type=Path, metavar="RUN", help="train on the decoder of that run; its latents stay")
     args = p.parse_args()
     together(train, args, args.workers)
 
@@ -42,8 +46,19 @@ def train(args: argparse.Namespace) -> None:
     for module in vae.modules():  # channels last: a third of the time of a forward pass less on a CPU
         if isinstance(module, torch.nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+    if args.decoder_of is not None:
+        keep_latents(vae, args.decoder_of, args.out)
     run = Run(args.out, vae, steps=args.steps, rate=args.rate)
     run.train(lambda number: loss_of(vae, clips(number, args.batch)))
+
+
+def keep_latents(vae: Any, start: Path, out: Path) -> None:
+    """Begin with the weights of another run, and leave its encoder as it is: transformers need no new training."""
+    vae.load_state_dict(torch.load(start / "state.pt", weights_only=True)["average"])
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(start / STATISTICS, out / STATISTICS)
 
 
 def new_vae() -> Any:

@@ -177,6 +177,14 @@ def test_two_steps_of_everything_leave_runs_and_latents(trained):
     assert clips.dtype == np.float16 and np.isfinite(clips).all() and clips.std() > 0
 
 
+def test_a_decoder_is_trained_on_with_its_latents_as_they_are(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_vae, "clips", lambda number, batch: torch.rand(2, 3, 1, 16, 16) * 2 - 1)
+    _main(train_vae, "--out", tmp_path, "--steps", 2, "--decoder_of", trained / "vae")
+    before, after = (checkpoint.load_vae(folder).state_dict() for folder in (trained / "vae", tmp_path))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder", "post_quant_conv"}
+
+
 def test_the_packaged_checkpoint_has_the_layout_of_the_seeded_one(trained, tmp_path):
     seeded = make_checkpoint(tmp_path)
     for file in PARTS.values():
