@@ -11,7 +11,6 @@ import torch
 from worldrt.engine import cuda as engine_cuda
 from worldrt.engine.session import Session
 from worldrt.runtime import components
-from worldrt.runtime.live.device import DeviceQueues
 from worldrt.runtime.live.model import Told
 from worldrt.runtime.live.world import World
 from worldrt.runtime.models import Models
@@ -70,10 +69,9 @@ def test_a_world_on_a_gpu_has_the_latents_of_the_host(nano_matrix_bundle, nano_m
         "open_session",
         lambda b, p, graph, device, **_: GpuTorch(graph, device, nano.modules[graph.file], cuda),
     )
-    model = Models.open([nano.folder], device="cuda", cuda_graphs="on").denoiser("world")
-    queues = DeviceQueues(model, world.shape, world._alone)
-    for _ in range(2):  # the second one on what the first one bound and captured
-        got = latents(queues.queue(world.recipe, told, feed, 3))
+    there = World(Models.open([nano.folder], device="cuda", cuda_graphs="on"))
+    for _ in range(2):  # the second one on what the first one bound
+        got = latents(there.queue(told, feed, 3))
         for a, b in zip(got, expected, strict=True):
             assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
     assert cuda.calls["cudaGraphLaunch"] == 2 * 6 and not cuda.violations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldrt.engine.cuda import CudaDevice
+from worldrt.engine.tensors import Shape
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
 from worldrt.runtime.live.model import Told
@@ -13,14 +14,12 @@ from worldrt.runtime.queue.conditions import Feed
 from worldrt.runtime.queue.device import DeviceQueue
 from worldrt.runtime.queue.device_slots import Alone, Windows
 
-Shape4 = tuple[int, int, int, int]
-
 
 class DeviceQueues:
     """Queues of one denoiser on a GPU for latent frames of `shape` (1, C, H, W). What is bound and captured serves all
     of them in turn; `alone` is held while the GPU is used."""
 
-    def __init__(self, model: DenoiserModel, shape: Shape4, alone: Alone) -> None:
+    def __init__(self, model: DenoiserModel, shape: Shape, alone: Alone) -> None:
         self._model, self._shape, self._alone = model, shape, alone
         self._windows: dict[tuple[bool, int], Windows] = {}
 

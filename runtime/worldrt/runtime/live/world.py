@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.bundle import Denoiser, Vae
+from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import InputError
 from worldrt.runtime.live import offline
+from worldrt.runtime.live.device import DeviceQueues
 from worldrt.runtime.live.model import Array, Float32, Picture, Told
 from worldrt.runtime.live.recipe import Recipe, clip_recipe, recipe
 from worldrt.runtime.live.tables import control_table
@@ -63,6 +65,7 @@ class World:
         on_host = models.opener(task).device.name == "cpu"
         self._alone: AbstractContextManager[Any] = nullcontext() if on_host else threading.Lock()
         self._windows: dict[str, WindowDenoiser] = {}
+        self._device_queues: dict[str, DeviceQueues] = {}
         self._first: tuple[Any, Float32 | None] | None = None
         self._encoding = threading.Lock()
 
@@ -193,7 +196,12 @@ class World:
         return np.stack(latents, axis=2)
 
     def _queue(self, models: Models, of: Recipe, told: Told, feed: Feed, seed: int) -> Queue:
-        window = self._window(models)
+        window, model = self._window(models), models.denoiser(self._task)
+        if isinstance(model.device, CudaDevice) and len(self.shape) == 4:
+            name = "own" if models is self._models else "base"
+            if name not in self._device_queues:
+                self._device_queues[name] = DeviceQueues(model, self.shape, self._alone)
+            return self._device_queues[name].queue(of, told, feed, seed)
 
         def x0(branch: str, x: Float32, level: Float32, conditions: Mapping[str, Array]) -> Float32:
             with self._alone:
