@@ -8,7 +8,7 @@ BUNDLE ?= bundles/nano
 PROMPT ?= A red car drives along a coast road in the evening sun
 ROOMS = engine export runtime kernels benchmarks
 
-.PHONY: help demo test lint kernels bench gpu-suite clean
+.PHONY: help demo test lint soak kernels bench gpu-suite clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -47,6 +47,10 @@ kernels: ## build the C++ and, with nvcc, the CUDA kernels in place
 
 bench: $(VENV)/.bench ## measure all that this machine can do and write benchmarks/out/report.html
 	$(VENV)/bin/trt-bench all --output benchmarks/out
+
+soak: $(VENV)/.test ## 10,000 frames while workers of a Ray cluster are killed (minutes)
+	$(PIP) -e '.[export,test,ray]'
+	$(VENV)/bin/python -m pytest -m slow tests/runtime/parallel/pools
 
 gpu-suite: ## tests and timings of a machine with a GPU, with $(PYTHON) as it is (no install)
 	PYTHON=$(PYTHON) bash benchmarks/gpu_suite.sh
