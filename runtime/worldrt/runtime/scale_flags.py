@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from worldrt.runtime.parallel.ranks import Ranks
 
 MOST = 1024
-MODES = ("gather", "ulysses")
 
 
 def add(parser: Parser) -> None:
@@ -28,7 +27,6 @@ def add(parser: Parser) -> None:
     add("--num_gpus", type=int, default=1, metavar="N", help="share each clip among N GPUs; of the CPU, N processes")
     add("--cfg_parallel", type=int, choices=(1, 2), help="GPUs for the two texts of guidance (default: 2 if N is even)")
     add("--context_parallel", type=int, metavar="P", help="GPUs that share the frames (default: all that are left)")
-    add("--cp_mode", choices=MODES, default="gather", help="how frames see each other: keys and values, or heads")
     add(
         "--collective_timeout",
         type=float,
@@ -72,7 +70,7 @@ def ranks(args: argparse.Namespace) -> Iterator[Ranks | None]:
             args.device = f"cuda:{here.local_rank}"
         elif not args.threads and args.backend in ("onnxruntime", "torch"):
             args.threads = max(1, len(os.sched_getaffinity(0)) // here.local_size)
-        args.ranks = Ranks(control, cfg=args.cfg_parallel, context=args.context_parallel, mode=args.cp_mode)
+        args.ranks = Ranks(control, cfg=args.cfg_parallel, context=args.context_parallel)
         failed = True
         try:
             yield args.ranks

@@ -38,7 +38,10 @@ class SharedBound(BoundDenoiser):
         return self.share.cut(array)
 
     def result(self) -> Array:
-        own = self.device.download(self.x)
+        return self.whole(self.device.download(self.x))
+
+    def whole(self, own: Array) -> Array:
+        """The frames of all ranks, float32 (N, C, T, ...), from those of each; all ranks call this."""
         if self.context is None:
             return own
         frames = np.zeros((self.share.each, *np.moveaxis(own, 2, 0).shape[1:]), np.float32)

@@ -131,6 +131,10 @@ class Host(Control):
                 self.fail(f"rank {rank} is gone: its process has ended")
                 self.check()
 
+    def end_orders(self) -> None:
+        """There are no more: `next_order` of the others gives None."""
+        self._send_all({"kind": "end"})
+
     def close(self) -> None:
         """End the run: the others leave, too."""
         self._close()

@@ -23,12 +23,10 @@ COMMUNICATORS = "worldrt.runtime.parallel.communicators"
 
 class Ranks:
     """`control` holds the processes together; `cfg` and `context` are the numbers asked for, None where they are to be
-    chosen; `mode` is how ranks see each other's keys and values: `gather`, or `ulysses`."""
+    chosen."""
 
-    def __init__(
-        self, control: Control, *, cfg: int | None = None, context: int | None = None, mode: str = "gather"
-    ) -> None:
-        self.control, self.mode = control, mode
+    def __init__(self, control: Control, *, cfg: int | None = None, context: int | None = None) -> None:
+        self.control = control
         self._cfg, self._context = cfg, context
         self._everyone: Communicator | None = None
         self._groups: dict[tuple[int, ...], Communicator] = {}
