@@ -17,6 +17,7 @@ from worldrt.benchmarks.costs.runs import run_work
 from worldrt.benchmarks.costs.text import encoder
 from worldrt.benchmarks.costs.walk import walk_component
 from worldrt.benchmarks.costs.work import Work
+from worldrt.benchmarks.costs.world import predict_world
 from worldrt.engine.bundle import load_bundle
 from worldrt.engine.errors import InputError
 from worldrt.export.families.cosmos.variants import variant
@@ -228,6 +229,23 @@ def test_a_prediction_is_printed_and_says_what_it_assumes(capsys):
     assert data["tokens"] == 84_480 and data["evaluations"] == 72 and data["gemm"] == 790e12
     assert data["seconds"]["attention"] == pytest.approx(150.1, abs=0.2) and data["total_s"] > 150
     assert data["seconds"]["linear layers"] == pytest.approx(72 * 277.97e12 / (1.9 * 790e12), rel=1e-3)
+
+
+def test_a_world_is_predicted_in_frames_per_second(capsys):
+    alone = predict_world("matrix-stage4", gpu("h200"))
+    four = predict_world("matrix-stage4", gpu("h200"), num_gpus=4)
+    assert (alone.latents, alone.rows, alone.evaluations, alone.groups) == (1, 1, 1, 4)
+    assert alone.tokens == 5 * 30 * 45, "a clean frame, four groups of one, 480 x 720 pixels"
+    assert alone.fps < four.fps < 4 * alone.fps and four.latency_s < alone.latency_s
+    assert alone.fps == pytest.approx(4 / alone.total_s)
+    third = predict_world("matrix-stage3", gpu("h200"))
+    assert (third.latents, third.rows, third.evaluations, third.tokens) == (4, 5, 10, 17 * 30 * 45)
+    assert main(["predict", "--model", "matrix-stage4", "--num_gpus", "2"]) == 0
+    assert "frames per second" in capsys.readouterr().out
+    assert main(["predict", "--model", "matrix-stage3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fps"] == pytest.approx(third.fps)
+    with pytest.raises(InputError, match="clips of one length"):
+        predict_world("matrix-stage2", gpu("h200"))
 
 
 @pytest.mark.parametrize(

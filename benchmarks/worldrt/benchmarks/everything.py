@@ -55,7 +55,7 @@ def add(verbs: Any) -> None:
                         help="for results and report.html (default %(default)s)")  # fmt: skip
     parser.add_argument("--bundle", type=Path, help="nano (default: exported here, into the folder)")
     parser.add_argument("--parts", nargs="+", metavar="PART", help=f"of {', '.join(part.name for part in PARTS)}")
-    parser.add_argument("--limit_s", type=float, default=540, help="no part begins later (default %(default)s)")
+    parser.add_argument("--limit_s", type=float, default=420, help="no part begins later (default %(default)s)")
 
 
 def run(args: Namespace) -> int:

@@ -11,6 +11,7 @@ from worldrt.benchmarks.results import Table
 from worldrt.engine import cli
 
 TERA, GIGA = 1e12, 1e9
+WORLDS = ("matrix-stage3", "matrix-stage4")
 
 
 def add(verbs: Any) -> None:
@@ -18,7 +19,9 @@ def add(verbs: Any) -> None:
     text = "seconds, memory and what bounds a run of Cosmos-Predict2, from its shapes alone"
     parser: cli.Parser = verbs.add_parser("predict", help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=run)
-    parser.add_argument("--model", choices=("2B", "14B"), default="2B", help="video2world (default %(default)s)")
+    parser.add_argument("--model", choices=("2B", "14B", *WORLDS), default="2B",
+                        help="video2world, or a world of The Matrix, for which GPUs, rates and FP8 can be chosen "
+                        "(default %(default)s)")  # fmt: skip
     parser.add_argument("--gpu", default="h200", help="B200, H200, H200 NVL, H100, H100 PCIe or H100 NVL")
     parser.add_argument("--num_gpus", type=int, default=1)
     parser.add_argument("--resolution", choices=("480", "720"), default="720")
@@ -51,6 +54,12 @@ def run(args: Namespace) -> int:
         rates = replace(rates, gemm=args.gemm_tflops * TERA)
     if args.attention_tflops:
         rates = replace(rates, attention=args.attention_tflops * TERA)
+    if args.model in WORLDS:
+        from worldrt.benchmarks.costs.world import predict_world
+
+        world = predict_world(args.model, device, args.num_gpus, args.fp8, rates)
+        print(json.dumps(world.data(), indent=1) if args.json else _world(world), flush=True)
+        return 0
     setting = Setting(
         args.model,
         args.resolution,
@@ -88,6 +97,16 @@ def _text(p: Any) -> str:
         f"{p.resident_bytes / GIGA:.1f} GB with all models there at once, {p.staged_bytes / GIGA:.1f} GB with one at a "
         f"time, of {limit / GIGA:.0f} GB: {fits}.",
         "Assumed:\n" + "\n".join(f"- {line}" for line in p.assumptions),
+    ]
+    return "\n\n".join(lines)
+
+
+def _world(w: Any) -> str:
+    lines = [
+        f"{w.model}, {w.num_gpus} x {w.gpu}: {w.fps:.1f} frames per second, {w.latency_s:.2f} s from a control to its "
+        f"first picture; {w.latents} latents leave after {w.evaluations} evaluations of {w.tokens} tokens",
+        table(Table("Seconds of a shift", ("part", "s", "share"), _shares(w.seconds, 1.0))),
+        "Assumed:\n" + "\n".join(f"- {line}" for line in w.assumptions),
     ]
     return "\n\n".join(lines)
 

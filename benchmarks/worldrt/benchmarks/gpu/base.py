@@ -59,7 +59,7 @@ class Part(Protocol):
 def timed(setup: Setup, call: Callable[[], object], *, warmups: int = 3, limit_s: float = 3.0) -> list[float]:
     """Seconds of single calls: by CUDA events on torch's current stream, by the clock on the CPU.
 
-    At most `setup.rounds` calls, and as many as go into `limit_s`, but no fewer than 3.
+    Each is an NVTX range. At most `setup.rounds` calls, and as many as go into `limit_s`, but no fewer than 3.
     """
     for _ in range(warmups):
         call()
@@ -77,10 +77,12 @@ def timed(setup: Setup, call: Callable[[], object], *, warmups: int = 3, limit_s
     rounds = min(setup.rounds, max(3, int(limit_s / max(first, 1e-6))))
     event: Any = torch.cuda.Event
     pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(rounds)]
-    for start, end in pairs:
+    for number, (start, end) in enumerate(pairs):
+        torch.cuda.nvtx.range_push(f"round {number}")  # type: ignore[no-untyped-call]
         start.record()
         call()
         end.record()
+        torch.cuda.nvtx.range_pop()  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     return [start.elapsed_time(end) / 1e3 for start, end in pairs]
 

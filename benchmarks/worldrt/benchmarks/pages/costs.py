@@ -9,6 +9,7 @@ from worldrt.benchmarks.costs import fit, published
 from worldrt.benchmarks.costs.gpus import GPU, gpu
 from worldrt.benchmarks.costs.predict import Setting, levers, predict
 from worldrt.benchmarks.costs.runs import run_work
+from worldrt.benchmarks.costs.world import predict_world
 from worldrt.benchmarks.results import Table
 
 SIZES = (("2B", "480"), ("2B", "720"), ("14B", "480"), ("14B", "720"))
@@ -27,6 +28,7 @@ def section(text: str) -> str:
         "levers": lever_table,
         "memory": memory,
         "received": received,
+        "worlds": worlds,
     }
     if name not in makers:
         raise ValueError(f"there are {', '.join(makers)}")
@@ -146,3 +148,24 @@ def received(device: GPU) -> Table:
             share = f"{seconds / p.transformer_s:.0%}"
             rows.append((f"{size} {resolution}p", way, volume, seconds, share))
     return Table("Received", ("model", "8 GPUs", "received GB", "s", "of the transformer's time"), tuple(rows))
+
+
+def worlds(device: GPU) -> Table:
+    """Of The Matrix, on one GPU and on several."""
+    rows = []
+    for model in ("matrix-stage3", "matrix-stage4"):
+        for count in (1, 2, 4, 8):
+            w = predict_world(model, device, count)
+            denoising = w.total_s - w.seconds["VAE decode"]
+            rows.append((model, count, w.latents * 4, denoising, w.seconds["VAE decode"], w.fps, w.latency_s))
+    columns = (
+        "model",
+        "GPUs",
+        "frames of a shift",
+        "denoise s",
+        "decode s",
+        "frames per second",
+        "control to picture s",
+    )
+    notes = predict_world("matrix-stage4", device).assumptions
+    return Table("Worlds", columns, tuple(rows), tuple(f"Assumed: {line}." for line in notes))

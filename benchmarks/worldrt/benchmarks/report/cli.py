@@ -57,6 +57,8 @@ def write(results: Sequence[Path], against: Sequence[Path], output: Path) -> lis
 
 
 def _read(places: Sequence[Path]) -> list[Report]:
+    from worldrt.benchmarks.report import verdict
+
     found: list[Report] = []
     for place in places:
         if place.is_dir():
@@ -66,4 +68,4 @@ def _read(places: Sequence[Path]) -> list[Report]:
             found.append(read(place))
     if places and not found:
         raise InputError(f"{places[0]}: no results there")
-    return found
+    return sorted(found, key=lambda result: not verdict.sentences(result))  # what answers comes first
