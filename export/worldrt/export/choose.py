@@ -47,6 +47,8 @@ def model_of(family: str, options: Options) -> Model:
         if name not in names:
             raise InputError(f"component '{name}': this model has {', '.join(names)}")
     chosen = tuple(part for part in model.parts if part.name in (options.components or names))
+    for part in (part for part in chosen if part.task and options.form not in ("auto", *part.forms)):
+        raise InputError(f"--form {options.form}: {part.name} has the form {', '.join(part.forms)}; leave it out")
     return replace(model, parts=chosen)
 
 
@@ -96,8 +98,6 @@ def locate(
 def _decide(part: Part, options: Options, found: Found) -> Place:
     stored = found.dtype()
     precision = _PRECISIONS.get(options.precision, stored if stored in _PRECISIONS.values() else "float32")
-    if part.task and options.form not in ("auto", *part.forms):
-        raise InputError(f"--form {options.form}: {part.name} has the form {', '.join(part.forms)}; leave it out")
     whole = not part.task or options.form == "whole" or (options.form == "auto" and found.values() < SMALL)
     return Place(part, found, "whole" if whole or part.forms == ("whole",) else "block", precision)
 

@@ -29,8 +29,8 @@ NEXT = "next_"
 
 @dataclass(frozen=True)
 class DenoiserShape:
-    """Sizes of a clip: latent channels, frames, rows and columns, and rows of text; and how many clips are made
-    together."""
+    """Sizes of a clip: latent channels, frames, rows and columns, and rows of text; how many clips are made together;
+    and how many views a frame has, where the model knows views."""
 
     channels: int
     frames: int
@@ -38,9 +38,11 @@ class DenoiserShape:
     width: int
     text: int
     clips: int = 1
+    views: int | None = None
 
     def latents(self, branches: int = 1) -> Shape:
-        return (branches * self.clips, self.channels, self.frames, self.height, self.width)
+        views = () if self.views is None else (self.views,)
+        return (branches * self.clips, self.channels, self.frames, *views, self.height, self.width)
 
 
 class DenoiserModel:
@@ -157,7 +159,8 @@ class DenoiserModel:
 
     def _axes(self, shape: DenoiserShape, branches: int) -> dict[str, int]:
         axes = solve_axes(self._entry.inputs, {"x": shape.latents(branches)})
-        expected = ("batch", "frames") if self.spec.sparse is not None else ("batch", "frames", "rows", "columns")
+        fixed = self.spec.sparse is not None or self.spec.layout is not None
+        expected = ("batch", "frames") if fixed else ("batch", "frames", "rows", "columns")
         if not set(expected) <= set(axes):
             raise BundleError(f"{self._entry.file}: expected x over {', '.join(expected)}, got {', '.join(axes)}")
         if self.spec.sparse is not None and shape.frames < 2:

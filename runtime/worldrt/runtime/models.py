@@ -14,6 +14,7 @@ from worldrt.engine.errors import BackendError, BundleError, InputError
 from worldrt.engine.overlay import WeightChange
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, conditions_of
+from worldrt.runtime.joint_text import JointText
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.parallel.denoiser import SharedDenoiser
 from worldrt.runtime.staging import again_with_room, component_bytes, let_go
@@ -159,6 +160,14 @@ class Models:
         if spec is None:
             raise InputError(f"{opener.bundle.folder}: this bundle has no text encoder; export it again with one")
         return self._keep(self._key(task, "text"), lambda: TextEncoder(opener, spec))
+
+    def texts(self, task: str) -> JointText:
+        """All text encoders of a bundle that has several; they stay loaded. Raises `InputError` where it has none."""
+        opener = self.opener(task)
+        manifest = opener.bundle.manifest
+        specs = [self.text(task).spec, *manifest.texts.values()]
+        key = ("texts", opener.bundle.folder)
+        return self._keep(key, lambda: JointText([TextEncoder(opener, spec) for spec in specs]))
 
     def close(self) -> None:
         self._kept = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import OrderedDict
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,14 @@ CACHED_PROMPTS = 16
 MOST_PROMPTS = 512  # of the 2B and 14B models: 1 GB
 
 
+class _Encoded(NamedTuple):
+    text: Float32
+    pooled: Float32 | None
+
+
 class TextEncoder:
-    """`encode(prompt)` gives float32 (max_tokens, width): the prompt's rows, then zeros. The last prompts are kept.
+    """`encode(prompt)` gives float32 (max_tokens, width): the prompt's rows, then zeros; `pooled(prompt)` what an
+    encoder that has one embedding of the whole gives. The last prompts are kept.
 
     T5 without padding gives the same rows as T5 with masked padding, so no padding is computed.
     """
@@ -31,7 +37,7 @@ class TextEncoder:
         self._opener = opener
         self._tokenizer_file = opener.bundle.path(text.tokenizer)
         self._loaded: tuple[Session, dict[str, Buffer]] | None = None
-        self._kept: OrderedDict[str, Float32] = OrderedDict()
+        self._kept: OrderedDict[str, _Encoded] = OrderedDict()
         self._room = CACHED_PROMPTS
 
     @cached_property
@@ -46,10 +52,13 @@ class TextEncoder:
         return tokenizer
 
     def tokens(self, prompt: str) -> list[int]:
-        """Token ids with the end token. Raises `InputError` where there are more than `max_tokens`."""
+        """Token ids with the end token. Raises `InputError` where there are more than `max_tokens`, or cuts what is too
+        long, as the bundle has it."""
         ids: list[int] = self._tokenizer.encode(prompt).ids
         if not ids:
             raise InputError("prompt: it holds no token that this model reads; say it in other words")
+        if len(ids) > self.spec.max_tokens and self.spec.too_long == "cut":
+            return [*ids[: self.spec.max_tokens - 1], ids[-1]]
         if len(ids) > self.spec.max_tokens:
             raise InputError(
                 f"prompt: {len(ids)} tokens ({len(prompt.split())} words); this model reads {self.spec.max_tokens}. "
@@ -78,6 +87,13 @@ class TextEncoder:
 
     def encode(self, prompt: str) -> Float32:
         """A read-only array. Raises `InputError` for an over-long prompt."""
+        return self._known(prompt).text
+
+    def pooled(self, prompt: str) -> Float32 | None:
+        """float32 (pooled,), read-only, or None where the encoder has no such output. Raises as `encode`."""
+        return self._known(prompt).pooled
+
+    def _known(self, prompt: str) -> _Encoded:
         if prompt not in self._kept:
             self._kept[prompt] = self._run(self.tokens(prompt))
             if len(self._kept) > self._room:
@@ -97,7 +113,7 @@ class TextEncoder:
         """The unconditional text of a model that was trained with all-zero embeddings."""
         return np.zeros((self.spec.max_tokens, self.spec.width), np.float32)
 
-    def _run(self, ids: list[int]) -> Float32:
+    def _run(self, ids: list[int]) -> _Encoded:
         device = self._opener.device
         self._loaded = self._loaded or self._opener.graph(self.spec, "encode")
         session, weights = self._loaded
@@ -109,4 +125,8 @@ class TextEncoder:
         found = device.download(call["text"])[0]
         rows[: len(found)] = found  # some encoders give rows for the padding too
         rows.flags.writeable = False
-        return rows
+        pooled = None
+        if any(spec.name == "pooled" for spec in session.graph.outputs):
+            pooled = np.array(device.download(call["pooled"])[0])
+            pooled.flags.writeable = False
+        return _Encoded(rows, pooled)

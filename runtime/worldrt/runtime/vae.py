@@ -19,6 +19,7 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.session import Call, Session
 from worldrt.runtime.components import Opener
 from worldrt.runtime.staging import again_with_room
+from worldrt.runtime.vae_pictures import PictureDecoder
 
 Frame = np.ndarray[Any, np.dtype[np.uint8]]
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
@@ -32,11 +33,12 @@ class VaeCodec:
         self.spec = spec
         self._opener, self._room = opener, room
         self._graphs: dict[str, tuple[Session, dict[str, Buffer]]] = {}
-        self._decoders: WeakSet[Decoder] = WeakSet()
+        self._decoders: WeakSet[Decoder | PictureDecoder] = WeakSet()
 
     def load(self, way: str) -> None:
         """Load the graphs of a way (`encode`, `decode`) now, instead of when they are first used."""
-        for name in (f"{way}_first", f"{way}_next"):
+        steps = (f"{way}_first", f"{way}_next")
+        for name in (way,) if way in self.spec.graphs else steps:
             self._graph(name)
 
     @property
@@ -99,6 +101,12 @@ class VaeCodec:
     def decoder(self, count: int, rows: int, columns: int) -> Decoder:
         """A decode of `count` latents that are not all there yet."""
         decoder = Decoder(self, count, {"batch": 1, "rows": rows, "columns": columns})
+        self._decoders.add(decoder)
+        return decoder
+
+    def pictures(self, views: int, rows: int, columns: int) -> PictureDecoder:
+        """A decode of frames of several views, of a VAE that knows no time."""
+        decoder = PictureDecoder(self, views, rows, columns)
         self._decoders.add(decoder)
         return decoder
 

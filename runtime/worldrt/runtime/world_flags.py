@@ -54,6 +54,7 @@ def add_shared(parser: Parser) -> None:
     """Which world it is, how it runs in time, and which models make it."""
     add = parser.add_argument_group("the world").add_argument
     add("--model", metavar="NAME", help="a bundle of the folder bundles, such as nano-matrix; the only one by default")
+    add("--family", metavar="NAME", help="matrix or opendwm: look at bundles of this one alone")
     add("--prompt", default=PROMPT, help="what the world is")
     add("--seed", type=int, default=0, help="of all noise (%(default)d)")
     add("--guidance_scale", type=float, metavar="S", help="x0 = u + S (c - u); the model's own by default")

@@ -13,6 +13,7 @@ from worldrt.engine.errors import InputError
 from worldrt.runtime import drive_flags, model_flags, safety_flags, world_flags
 from worldrt.runtime.conditions_world import ConditionsWorld
 from worldrt.runtime.images import cover
+from worldrt.runtime.layout_opening import open_layout
 from worldrt.runtime.live.controls import AUTO
 from worldrt.runtime.live.model import LiveModel, Picture
 from worldrt.runtime.live.session import WorldSession
@@ -35,9 +36,11 @@ def open_world(args: argparse.Namespace) -> tuple[World | ConditionsWorld, Guard
     if args.init_video is not None:
         check_file(args.init_video)
     if not args.bundle:
-        args.bundle = [str(find(args.model))]
+        args.bundle = [str(find(args.model, args.family))]
     models = model_flags.open_models(args)
     guard = safety_flags.make(args, models)
+    if models.opener(TASK).bundle.manifest.denoisers[TASK].layout is not None:
+        return open_layout(args, models), guard
     base = None
     if args.base_bundle is not None:
         execution = models.execution
@@ -72,16 +75,19 @@ def first_frames(args: argparse.Namespace, width: int, height: int) -> Picture:
     return stacked(args.init_video, (cover(frame[None], width, height)[0] for frame in frames), 1)
 
 
-def find(name: str | None) -> Path:
-    """The bundle of a world: that of a name, or the only one there is. Raises `InputError` that says what to run."""
-    there = [folder for folder in all_bundles() if TASK in read_manifest(folder).denoisers]
+def find(name: str | None, family: str | None = None) -> Path:
+    """The bundle of a world: that of a name, or the only one there is, of a family. Raises `InputError` that says what
+    to run."""
+    made = {folder: read_manifest(folder) for folder in all_bundles()}
+    there = [folder for folder, m in made.items() if TASK in m.denoisers and family in (None, m.family)]
     found = there
     if name is not None:
         found = [folder for folder in there if name in (folder.name, read_manifest(folder).variant)]
         found = found or [folder for folder in there if name in folder.name.split("-")]
     if len(found) == 1:
         return found[0]
-    how = "make one with: trt-export --model nano-matrix -o bundles/nano-matrix (a small untrained model)"
+    small = f"nano-{family or 'matrix'}"
+    how = f"make one with: trt-export --model {small} -o bundles/{small} (a small untrained model)"
     names = ", ".join(folder.name for folder in there)
     if not found:
         raise InputError(f"no bundle of a world{f' named {name}' if name else ''} here ({names or 'none'}); {how}")

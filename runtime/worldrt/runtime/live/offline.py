@@ -7,12 +7,13 @@ from itertools import islice
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.live.clock import Clock
-from worldrt.runtime.live.controls import LATENTS_PER_SECOND, base_signal, check_control, parse_signal, stream_signal
+from worldrt.runtime.live.controls import base_signal, check_control, parse_signal, stream_signal
 from worldrt.runtime.live.hooks import Log
 from worldrt.runtime.live.model import LiveModel, Picture
 from worldrt.runtime.live.pace import PaceOptions
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Written
+from worldrt.runtime.live.streams import latents_per_second
 from worldrt.runtime.safety.base import Guard
 
 LONGEST_S = 24 * 3600
@@ -29,12 +30,13 @@ def signals(
     for name in given or ():
         check_control(name, "control signal", model.controls)
     base, s = base_signal(given, length_s, control_seed), model.schedule
-    return base, stream_signal(given, length_s, control_seed, window=s.given + s.slots)
+    latents = length_s * latents_per_second(model)
+    return base, stream_signal(given, length_s, control_seed, window=s.given + s.slots, latents=latents)
 
 
 def frames_of(model: LiveModel, length_s: int) -> int:
     """Pictures of a world that lasts so long."""
-    return length_s * LATENTS_PER_SECOND * model.frames_at_once // model.schedule.group
+    return length_s * latents_per_second(model) * model.frames_at_once // model.schedule.group
 
 
 def generate(

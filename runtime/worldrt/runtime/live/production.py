@@ -17,6 +17,7 @@ from worldrt.runtime.live.hooks import Heard
 from worldrt.runtime.live.model import Array, Float32, LatentDecoder, LiveModel, Picture, Told
 from worldrt.runtime.live.stamps import LiveFrame, Stamps
 from worldrt.runtime.live.steering import Bound, Steering
+from worldrt.runtime.live.streams import stream_of
 from worldrt.runtime.queue.conditions import Condition
 from worldrt.runtime.queue.queue import Latent
 from worldrt.runtime.queue.state import restore, snapshot
@@ -42,6 +43,7 @@ class StreamState:
     """A stream between two rows, with nothing in the stages."""
 
     queue: dict[str, Array]
+    stream: Any
     decoder: Any
     frames: tuple[LiveFrame, ...]
     index: int
@@ -65,6 +67,7 @@ class Production:
         self._model, self._clock, self._steering = model, clock, steering
         self._heard, self._guard = heard or Heard(), guard
         self.queue = model.queue(told, self._feed, seed)
+        self._stream = stream_of(model, told, seed)
         self._decoder: LatentDecoder = model.decoder()
         self._row: Job | None = None
         self._latents: deque[tuple[Float32, Stamps, _Batch]] = deque()  # the hand-over: those of one row
@@ -136,14 +139,18 @@ class Production:
             with suppress(Exception):  # it was raised before, or nobody wants it any more
                 job.result()
         self._row, self._decoding, self._looking = None, None, None
+        self._stream.close()
 
     def state(self) -> StreamState:
         """Everything that the next frames depend on; to be called settled."""
-        return StreamState(snapshot(self.queue), self._decoder.state(), tuple(self.frames), self._index)
+        return StreamState(
+            snapshot(self.queue), self._stream.state(), self._decoder.state(), tuple(self.frames), self._index
+        )
 
     def restore(self, state: StreamState) -> None:
         """Go on from a state; to be called before anything was begun, or settled."""
         restore(self.queue, state.queue)
+        self._stream.restore(state.stream)
         self._decoder = self._model.decoder()
         self._decoder.restore(state.decoder)
         self.frames, self._index = deque(state.frames), state.index
@@ -185,7 +192,7 @@ class Production:
 
     def _condition(self, frame: int, bound: Bound) -> Condition:
         self._bound[frame] = bound.came_s, self._clock.now()
-        return Condition(self.queue.conditions.next, self._model.condition(bound.control))
+        return Condition(self.queue.conditions.next, self._stream.condition(bound.control))
 
     def _stamps(self, number: int, row: Job) -> Stamps:
         came_s, bound_s = self._bound.pop(number, (None, None))
@@ -194,7 +201,7 @@ class Production:
         return Stamps(came_s, bound_s, max(row.begun_s, bound_s or row.begun_s), row.ended_s)
 
     def _decode(self, latent: Float32, stamps: Stamps) -> Shown:
-        return [(picture, stamps) for picture in self._decoder(latent[:, :, None])]
+        return [(self._stream.shown(picture), stamps) for picture in self._decoder(latent[:, :, None])]
 
     def _look(self, shown: Shown, batch: _Batch) -> None:
         """Have the guard look at pictures, beside the making of the next ones."""

@@ -10,7 +10,7 @@ import numpy as np
 from worldrt.engine.bundle import Denoiser
 from worldrt.engine.diffusion import alphas_cumprod
 from worldrt.engine.errors import InputError
-from worldrt.runtime.level_table import LevelTable, of_sampler
+from worldrt.runtime.level_table import LevelTable, flow_euler, of_sampler
 from worldrt.runtime.samplers import rectified_flow_ab2
 from worldrt.runtime.samplers_vp import dpm_sde, phased_ddim
 from worldrt.runtime.schedule import methods
@@ -43,7 +43,9 @@ def recipe(
     if schedule is None:
         if spec.stream is None:
             raise InputError("this model makes clips and no stream; give the bundle of another model, or a schedule")
-        schedule = methods.swin_dpm(spec.sampler.steps, spec.stream.groups, spec.stream.group)
+        own = spec.stream
+        schedule = methods.swin_dpm(spec.sampler.steps, own.groups, own.group)
+        schedule = replace(schedule, history=own.history, fill=own.fill, windows=())
     elif spec.levels is not None:
         raise InputError("schedule: the levels are part of this bundle's graph; export it without --fold_levels")
     if commit_level is not None:
@@ -70,9 +72,11 @@ def table(spec: Denoiser, steps: int) -> LevelTable:
         return phased_ddim(steps, steps, abar=abar)
     if sampler.kind in ("dpm_sde", "phased_ddim"):
         return dpm_sde(steps, abar)
+    if sampler.kind == "flow_euler":
+        return flow_euler(steps, sampler.shift)
     if sampler.kind == "rectified_flow_ab2":
         return of_sampler(rectified_flow_ab2(steps - 1, sampler.sigma_max, sampler.sigma_min, sampler.order))
-    raise InputError(f"sampler '{sampler.kind}': a queue takes dpm_sde, phased_ddim or rectified_flow_ab2")
+    raise InputError(f"sampler '{sampler.kind}': a queue takes dpm_sde, flow_euler, phased_ddim, rectified_flow_ab2")
 
 
 def _abar(spec: Denoiser) -> np.ndarray[Any, Any] | None:

@@ -17,7 +17,7 @@ from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import InputError
 from worldrt.runtime.live import offline
 from worldrt.runtime.live.device import DeviceQueues
-from worldrt.runtime.live.model import Array, Float32, Picture, Told
+from worldrt.runtime.live.model import Array, Float32, LatentDecoder, Picture, Told
 from worldrt.runtime.live.recipe import Recipe, clip_recipe, recipe
 from worldrt.runtime.live.tables import control_table
 from worldrt.runtime.live.window import WindowDenoiser
@@ -26,7 +26,7 @@ from worldrt.runtime.queue.conditions import Condition, Feed
 from worldrt.runtime.queue.queue import Queue
 from worldrt.runtime.schedule.law import Schedule
 from worldrt.runtime.sinks.base import VideoFormat
-from worldrt.runtime.vae import Decoder, DecoderState, VaeCodec
+from worldrt.runtime.vae import VaeCodec
 
 TASK = "world"
 ENDLESS = 2**62
@@ -83,7 +83,7 @@ class World:
         return self.schedule.group * step.frames // step.latents
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Of a latent frame, (1, C, rows, columns)."""
         scale = self._vae.spatial
         return 1, self._vae.channels, self.video.height // scale, self.video.width // scale
@@ -129,7 +129,7 @@ class World:
     def check(self, prompt: str) -> None:
         self._models.text(self._task).tokens(prompt)
 
-    def encode(self, prompt: str) -> tuple[Float32, Float32]:
+    def encode(self, prompt: str) -> Any:
         """The rows of the prompt, and those of no prompt."""
         with self._encoding, self._alone:
             encoder = self._models.text(self._task)
@@ -204,8 +204,9 @@ class World:
             return self._device_queues[name].queue(of, told, feed, seed)
 
         def x0(branch: str, x: Float32, level: Float32, conditions: Mapping[str, Array]) -> Float32:
+            text, given = self._seen(branch, told, conditions)
             with self._alone:
-                return window.x0(branch, told.text[branch == "uncond"], x, level, conditions)
+                return window.x0(branch, text, x, level, given)
 
         branches = {name: partial(x0, name) for name in ("cond", "uncond")}
         return Queue(of.plan, of.table, branches, self.shape, feed=feed, seed=seed)
@@ -213,9 +214,16 @@ class World:
     def _window(self, models: Models) -> WindowDenoiser:
         name = "own" if models is self._models else "base"
         if name not in self._windows:
-            given = set() if self._table is None else {"control"}
-            self._windows[name] = WindowDenoiser(models.denoiser(self._task), given)
+            self._windows[name] = WindowDenoiser(models.denoiser(self._task), self._given())
         return self._windows[name]
+
+    def _given(self) -> set[str]:
+        """The conditions that frames bring."""
+        return set() if self._table is None else {"control"}
+
+    def _seen(self, branch: str, told: Told, conditions: Mapping[str, Array]) -> tuple[Array, Mapping[str, Array]]:
+        """The text and the conditions of a window, with the prompt or without it."""
+        return told.text[branch == "uncond"], conditions
 
     def _format(self, size: tuple[int, int] | None) -> VideoFormat:
         width, height = size or next(iter(next(iter(self.spec.sizes.values())).values()))
@@ -229,7 +237,7 @@ class World:
 class WorldDecoder:
     """Decodes one stream, `alone` on its device where that cannot do two things at once."""
 
-    def __init__(self, decoder: Decoder, alone: AbstractContextManager[Any]) -> None:
+    def __init__(self, decoder: LatentDecoder, alone: AbstractContextManager[Any]) -> None:
         self._decoder, self._alone = decoder, alone
 
     def __call__(self, latents_BCTHW: Float32) -> Iterator[Picture]:
@@ -237,9 +245,9 @@ class WorldDecoder:
             pictures = list(self._decoder(latents_BCTHW))
         yield from pictures
 
-    def state(self) -> DecoderState:
+    def state(self) -> Any:
         with self._alone:
             return self._decoder.state()
 
-    def restore(self, state: DecoderState) -> None:
+    def restore(self, state: Any) -> None:
         self._decoder.restore(state)

@@ -36,6 +36,8 @@ class Conditions:
         self.next = 0
         self.sequences = np.full(slots, UNBOUND, np.int64)
         self.values: dict[str, Array] = {}
+        self._windows: dict[tuple[int, int], dict[str, Array]] = {}
+        self._windows_of: dict[str, Array] = self.values
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,16 +60,23 @@ class Conditions:
             self.values[name][:, slot] = value
         self.sequences[slot] = self.next
         self.next += 1
+        self._windows.clear()
 
     def repeat(self, slot: int) -> None:
         """Give a slot the values of the one before it, without a number of its own."""
         for values in self.values.values():
             values[:, slot] = values[:, slot - 1]
         self.sequences[slot] = UNBOUND
+        self._windows.clear()
 
     def window(self, start: int, stop: int) -> dict[str, Array]:
-        """Values (B, F, ...) of some slots, by name. Do not write into them."""
-        return {name: np.ascontiguousarray(values[:, start:stop]) for name, values in self.values.items()}
+        """Values (B, F, ...) of some slots, by name, the same arrays until they change. Do not write into them."""
+        if self._windows_of is not self.values:  # others were put in their place
+            self._windows, self._windows_of = {}, self.values
+        if (start, stop) not in self._windows:
+            made = {name: np.array(values[:, start:stop], order="C") for name, values in self.values.items()}
+            self._windows[start, stop] = made
+        return self._windows[start, stop]
 
     def shift(self, count: int) -> None:
         """The first `count` slots leave, the last ones become free."""
@@ -75,6 +84,7 @@ class Conditions:
         self.sequences[-count:] = UNBOUND
         for values in self.values.values():
             values[:, :-count] = values[:, count:]
+        self._windows.clear()
 
     def _room(self, value: Array) -> Array:
         each = value.shape[1:] if value.ndim and value.shape[0] == self._batch > 1 else value.shape
