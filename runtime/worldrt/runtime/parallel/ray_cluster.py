@@ -20,6 +20,7 @@ STARTS = 4
 """Ray gives its processes half a minute to start, which is little on a machine that has other things to do."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_agent_register_timeout_ms": "300000",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_health_check_failure_threshold": "40",
 }
@@ -33,18 +34,14 @@ class RayCluster:
     """Workers as Ray actors, each in a place of a group that was reserved; Ray restarts and retries nothing, since who
     supervises must know what was done."""
 
-    def __init__(self, ray: Any, group: Any, gpus: float) -> None:
+    def __init__(self, ray: Any, group: Any, gpus: float, *, local: bool) -> None:
         self._ray = ray
         strategy = importlib.import_module("ray.util.scheduling_strategies").PlacementGroupSchedulingStrategy(group)
-        environment = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
-        self._actor = ray.remote(
-            num_cpus=1,
-            num_gpus=gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            scheduling_strategy=strategy,
-            runtime_env={"env_vars": environment},
-        )(_Host)
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        if not local:  # workers of another machine do not inherit it
+            environment = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
+            options |= {"runtime_env": {"env_vars": environment}}
+        self._actor = ray.remote(scheduling_strategy=strategy, **options)(_Host)
 
     def start(self, make: Make) -> RayHandle:
         return RayHandle(self._ray, self._actor.remote(make, os.getcwd()))
@@ -67,7 +64,7 @@ class RayCluster:
         try:
             return self._ray.get(ref)
         except errors.RayTaskError as error:
-            cause = error.cause
+            cause = error.cause or error
             gone = isinstance(cause, (Lost, errors.RayError)) or isinstance(error, errors.RayActorError)
             raise Lost(_short(error)) if gone else cause from None
         except errors.RayError as error:
@@ -127,7 +124,7 @@ def open_cluster(
             _connect(ray, address, folder, workers, memory_bytes)
         group = _reserved(ray, workers, gpus)
         stack.callback(importlib.import_module("ray.util").remove_placement_group, group)
-        yield RayCluster(ray, group, gpus)
+        yield RayCluster(ray, group, gpus, local=address is None)
 
 
 def _imported(*, local: bool) -> Any:
