@@ -42,7 +42,7 @@ PARTS = (
     Part(("cpu", "--bundle", NANO, "--rounds", "10"), ("diffusers",)),
     Part(("export", "--models", "14B")),
     Part(("build", "--cases", "14B-inputs"), ("tensorrt_rtx",)),
-    Part(("gpu", "--bundle", NANO), ("torch",), gpu=True),
+    Part(("gpu", "--bundle", NANO, "--budget_s", "200"), ("torch",), gpu=True),
 )
 
 

@@ -14,8 +14,6 @@ from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from itertools import product
 
-import numpy as np
-
 from worldrt.benchmarks.costs.gpus import GPU, gpu
 from worldrt.benchmarks.costs.published import DENSE_S, EVALUATIONS, Case, times_s
 from worldrt.benchmarks.costs.runs import RunWork, run_work
@@ -42,6 +40,8 @@ class Rates:
 
 
 BOUNDS = (Shared(0, 0.02, 0), Shared(120, 1.0, 10))
+SCALE, TINY = 1e15, 1e-6
+"""FLOP/s that rates are counted in; the smallest inverse of one, where times contradict each other."""
 GRID = ((15, 30, 60, 90), (0.05, 0.1, 0.2), (2, 4, 6, 8))
 """Where the descent may begin: at the best of all combinations."""
 
@@ -90,14 +90,15 @@ def _around(shared: Shared, step: float) -> list[Shared]:
 
 
 def _rates(device: GPU, shared: Shared) -> Rates:
-    rows, values = [], []
+    """Least squares of relative errors, by the normal equations, whose sums are the same on every machine."""
+    aa = ab = bb = ay = by = 0.0
     for case, published in times_s(device.name).items():
         linear, attended, fixed = _terms(_run(case), device, shared)
-        rows.append((linear / published, attended / published))
-        values.append(1 - fixed / published)
-    inverse = np.linalg.lstsq(np.asarray(rows), np.asarray(values), rcond=None)[0]
-    gemm, attention = (1 / max(float(value), 1e-18) for value in inverse)
-    return Rates(gemm, attention, shared)
+        a, b, y = linear / published / SCALE, attended / published / SCALE, 1 - fixed / published
+        aa, ab, bb, ay, by = aa + a * a, ab + a * b, bb + b * b, ay + a * y, by + b * y
+    whole = aa * bb - ab * ab
+    gemm, attention = (ay * bb - by * ab) / whole, (by * aa - ay * ab) / whole
+    return Rates(*(SCALE / max(inverse, TINY) for inverse in (gemm, attention)), shared)
 
 
 def _terms(run: RunWork, device: GPU, shared: Shared, evaluations: int = EVALUATIONS) -> tuple[float, float, float]:
