@@ -109,6 +109,20 @@ def test_thousands_of_frames_with_random_deaths_in_bounded_memory():
         assert len(stage._calls) <= 80 and len(stage._checkpoints) <= 10
 
 
+def test_losses_that_two_threads_find_at_once_are_mended_once():
+    schedule = methods.swin_dpm(4, 4, 1)
+    controls = random_signal(schedule.given + schedule.slots + 60, 5)
+    rng = np.random.default_rng(4)
+    cluster = FakeCluster(lambda count, method: method in ("row", "decode", "after decode") and rng.random() < 0.03)
+    world = pooled(cluster, schedule, window=3, every=4)
+    session = WorldSession(world, pace=PaceOptions(None), steering=Written(controls, -schedule.given))
+    session.start(PROMPT)
+    made = [(frame.index, frame.picture) for frame in session.frames()]
+    session.stop()
+    same(made, offline(toy(schedule), controls, PROMPT))
+    assert world.denoise.losses + world.decode[0].losses > 1
+
+
 def test_a_state_of_a_pooled_world_goes_on_elsewhere():
     schedule = methods.swin_dpm(8, 4, 2)
     controls = random_signal(schedule.given + schedule.slots + 12, 5)
