@@ -23,8 +23,10 @@ SETTINGS = {
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_health_check_failure_threshold": "40",
+    "RAY_worker_niceness": "0",
 }
-"""A worker that takes its time to start, or a machine that has other things to do, is not lost."""
+"""A worker that takes its time to start, or a machine that has other things to do, is not lost; and workers, which
+Ray has give way to all else, are what the machine is there for."""
 PLACE_S = 300.0
 """How long workers may wait for their places."""
 _OURS = "WORLDRT_"
