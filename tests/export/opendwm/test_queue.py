@@ -61,7 +61,8 @@ class Run:
             return None
         if self.events[name]["text_encoded"]:
             self.prompts = self.events[name]["prompts"]
-        without, with_prompt = (self.text(prompts) for prompts in self.prompts)
+        halves = self.prompts[: self.views], self.prompts[self.views :]
+        without, with_prompt = (self.text(prompts) for prompts in halves)
         given = {key: self.arrays[f"{name}.in.{key}"] for key in ("camera_intrinsics", "camera_transforms", "fps")}
         lens, pose = (given[f"camera_{kind}"][0, 0].astype(np.float64) for kind in ("intrinsics", "transforms"))
         cameras = Cameras(tuple("abc"), lens, pose)
