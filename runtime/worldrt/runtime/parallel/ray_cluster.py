@@ -92,14 +92,31 @@ class _Pair(list[Any]):
 
 
 class _Host:
-    """What runs in an actor's process."""
+    """What runs in an actor's process. What cannot be made is said by each call, since an actor that cannot begin is
+    lost to Ray."""
 
     def __init__(self, make: Make, folder: str) -> None:
-        os.chdir(folder)  # places are given as seen from there
-        self._held = make()
+        self._problem: Exception | None = None
+        try:
+            _go_to(folder)
+            self._held = make()
+        except Exception as error:
+            self._problem = error
 
     def call(self, method: str, *args: Any) -> tuple[Any, None]:
+        if self._problem is not None:
+            raise self._problem
         return getattr(self._held, method)(*args), None
+
+
+def _go_to(folder: str) -> None:
+    """Places are given as seen from there."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: a worker cannot go there: {error.strerror}; all machines need this folder"
+        ) from error
 
 
 @contextmanager

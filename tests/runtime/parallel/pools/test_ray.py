@@ -55,6 +55,16 @@ def test_without_ray_the_command_that_installs_it_is_said(monkeypatch):
         pass
 
 
+def refused():
+    raise InputError("no such model")
+
+
+def test_what_a_worker_cannot_make_is_said_by_its_calls(tmp_path):
+    for make, folder, said in ((refused, ".", "no such model"), (toy, str(tmp_path / "none"), "all machines need")):
+        with pytest.raises(InputError, match=said):
+            ray_cluster._Host(make, folder).call("load")
+
+
 @with_ray
 def test_a_cluster_that_is_too_small_is_said(cluster):
     with pytest.raises(InputError, match="2 workers want 2 GPUs, and the cluster has"), open_cluster(2, gpus=1):
