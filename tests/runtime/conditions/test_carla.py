@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.conditions import open_source
-from worldrt.runtime.conditions._carla_link import pedals
+from worldrt.runtime.conditions._carla_link import Pictures, pedals
 from worldrt.runtime.conditions._settings import settings_of
 from worldrt.runtime.conditions.carla import CarlaSource
 from worldrt.runtime.scene.boxes import BoxStyle, box_segments
@@ -274,3 +276,22 @@ def test_boxes_have_the_axes_of_the_simulator(simulator):
     np.testing.assert_allclose(front_left_top, (10 + 0.8, -(20 + 2.4), 1 + 1.5), atol=1e-5)
     np.testing.assert_allclose(flipped(box.pose), turned.get_matrix(), atol=1e-6)
     assert len(FRONT_THREE) == 3 and box_of(simulator.put("static.prop.barrel", turned)) is None
+
+
+def test_pictures_of_the_simulators_threads_are_waited_for():
+    pictures = Pictures()
+    takers = [pictures.taker(name) for name in ("a", "b")]
+
+    def deliver():
+        for frame in range(1, 300):
+            for label, take in enumerate(takers):
+                raw = np.full((2, 3, 4), 10 * label + frame % 10, np.uint8).tobytes()
+                take(SimpleNamespace(raw_data=raw, width=3, height=2, frame=frame))
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    a, b = pictures.wait(["b", "a"], 299, timeout_s=60)
+    thread.join()
+    assert a.shape == (2, 3) and (a == 19).all() and (b == 9).all()
+    with pytest.raises(RuntimeError, match="no picture of a within 0 s"):
+        pictures.wait(["a"], 300, timeout_s=0)
