@@ -145,7 +145,7 @@ def test_graphs_and_formulas_agree_on_the_matrix(tmp_path):
     from worldrt.export.plan import Options
     from worldrt.export.run import export_bundle
 
-    export_bundle(Options("nano-matrix"), tmp_path / "bundle", verified=False, torch_program=False)
+    export_bundle(Options("nano-matrix"), tmp_path / "bundle", family="matrix", verified=False, torch_program=False)
     bundle, v = load_bundle(tmp_path / "bundle"), matrix_variant("nano-matrix")
     parts = bundle.manifest.components()
     axes = {"batch": 1, "frames": 5, "rows": 5, "columns": 8, "text": 64}

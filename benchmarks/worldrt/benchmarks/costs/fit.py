@@ -98,7 +98,7 @@ def _rates(device: GPU, shared: Shared) -> Rates:
         aa, ab, bb, ay, by = aa + a * a, ab + a * b, bb + b * b, ay + a * y, by + b * y
     whole = aa * bb - ab * ab
     gemm, attention = (ay * bb - by * ab) / whole, (by * aa - ay * ab) / whole
-    return Rates(*(SCALE / max(inverse, TINY) for inverse in (gemm, attention)), shared)
+    return Rates(SCALE / max(gemm, TINY), SCALE / max(attention, TINY), shared)
 
 
 def _terms(run: RunWork, device: GPU, shared: Shared, evaluations: int = EVALUATIONS) -> tuple[float, float, float]:
