@@ -152,7 +152,7 @@ def trained(tmp_path_factory):
         patch.setattr(encode, "SHARD", {"clips": 2, "images": 4})
         patch.setattr(train_dit, "SHARD", encode.SHARD)
         patch.setattr(encode, "STATISTICS_FROM", 1)
-        patch.setattr(train_vae, "clips", lambda number, batch: torch.rand(2, 3, 5, 16, 16) * 2 - 1)
+        patch.setattr(train_vae, "clips", lambda number, batch, frames: torch.rand(2, 3, 5, 16, 16) * 2 - 1)
         _main(train_vae, "--out", root / "vae", "--steps", 2)
         _main(encode, "--vae", root / "vae", "--out", root / "latents", "--clips", 1, "--images", 1, "--workers", 0)
         _main(
@@ -178,7 +178,7 @@ def test_two_steps_of_everything_leave_runs_and_latents(trained):
 
 
 def test_a_decoder_is_trained_on_with_its_latents_as_they_are(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_vae, "clips", lambda number, batch: torch.rand(2, 3, 1, 16, 16) * 2 - 1)
+    monkeypatch.setattr(train_vae, "clips", lambda number, batch, frames: torch.rand(2, 3, 1, 16, 16) * 2 - 1)
     _main(train_vae, "--out", tmp_path, "--steps", 2, "--decoder_of", trained / "vae")
     before, after = (checkpoint.load_vae(folder).state_dict() for folder in (trained / "vae", tmp_path))
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
