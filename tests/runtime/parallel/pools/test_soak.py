@@ -96,5 +96,5 @@ def _write(model, took_s, gaps_s, losses, grown):
     }
     table = Table("Frames while workers are killed", tuple(cells), (tuple(cells.values()),))
     settings = {"frames": FRAMES, "kills": KILLS, "window": 3, "checkpoint": 8, "spare": True}
-    machine = replace(identify([]), command=f"SOAK_RESULTS={folder} make soak")
+    machine = replace(identify([]), command="SOAK_RESULTS=benchmarks/results make soak")
     write(report(f"pools-{model}", machine, settings, [table], {"gap_s": gaps_s[-200:]}), Path(folder))
