@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from worldrt.runtime.conditions._opened import Sources
 from worldrt.runtime.conditions.base import ConditionSource
 from worldrt.runtime.level_table import flow_euler
 from worldrt.runtime.live.model import Array, Float32, Picture, Told
@@ -25,9 +26,8 @@ class ConditionsWorld:
     `seed`. Views lie as `layout` says, boxes over road marks, the brighter one seen."""
 
     def __init__(self, source: Callable[[int], ConditionSource], seed: int = 0, layout: Layout = "row") -> None:
-        self._open, self.layout = source, layout
-        first = source(seed)
-        self._spare: tuple[int, ConditionSource] | None = (seed, first)
+        self._sources, self.layout = Sources(source, seed), layout
+        first = self._sources.first
         self.controls: Sequence[str] = tuple(first.controls)
         self._facts = dict(first.facts())
         width, height = mosaic_size(len(first.views), *first.size_px, layout)
@@ -70,11 +70,7 @@ class ConditionsWorld:
         return None
 
     def stream(self, told: Told, seed: int) -> Conditions:
-        spare, self._spare = self._spare, None
-        if spare is not None and spare[0] != seed:
-            spare[1].close()
-            spare = None
-        return Conditions(self._open(seed) if spare is None else spare[1], self.layout)
+        return Conditions(self._sources.take(seed), self.layout)
 
     def decoder(self) -> Blank:
         return Blank((self.video.height, self.video.width, 3))

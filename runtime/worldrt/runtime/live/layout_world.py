@@ -13,6 +13,7 @@ import numpy as np
 
 from worldrt.engine.bundle import Layout
 from worldrt.engine.errors import InputError
+from worldrt.runtime.conditions._opened import Sources
 from worldrt.runtime.conditions.base import ConditionFrame, ConditionSource
 from worldrt.runtime.joint_text import Encoded
 from worldrt.runtime.live.layout import LayoutEncoder, camera_numbers
@@ -48,7 +49,6 @@ class LayoutWorld(World):
         **options: Any,
     ) -> None:
         self.showing = showing or Showing()
-        self._open = source
         self._empty: dict[tuple[int, ...], Array] = {}
         super().__init__(models, **options)
         if self.schedule.commit_level is not None:
@@ -60,13 +60,13 @@ class LayoutWorld(World):
             raise InputError(f"size: this bundle has views of {known}; export one of another size with --model_config")
         if self.video.pixel_format != "rgb24":
             raise InputError(f"frames of several views: expected rgb24, got {self.video.pixel_format}; export it so")
-        first = source(seed)
+        self._sources = Sources(source, seed)
+        first = self._sources.first
         if len(first.views) != self.layout.views:
-            first.close()
+            self._sources.close()
             raise InputError(
                 f"conditions: expected {self.layout.views} cameras as the model has views, got {len(first.views)}"
             )
-        self._spare: tuple[int, ConditionSource] | None = (seed, first)  # it begins the first stream
         self._symbols, self._source_facts, self._fps = tuple(first.controls), dict(first.facts()), first.fps
         width, height = mosaic_size(self.layout.views, *self._view_px, self.showing.arrangement)
         self.video = VideoFormat(width, height, max(1, round(self._fps)))
@@ -107,11 +107,7 @@ class LayoutWorld(World):
         raise InputError("this world has conditions of its own for each stream")
 
     def stream(self, told: Told, seed: int) -> LayoutStream:
-        spare, self._spare = self._spare, None
-        if spare is not None and spare[0] != seed:
-            spare[1].close()
-            spare = None
-        return LayoutStream(self, told, self._open(seed) if spare is None else spare[1])
+        return LayoutStream(self, told, self._sources.take(seed))
 
     def decoder(self) -> WorldDecoder:
         return WorldDecoder(self._models.vae(self._task).pictures(self.layout.views, *self.shape[3:]), self._alone)
