@@ -17,8 +17,9 @@ from worldrt.benchmarks.scale_ranks import Free, opener, shape, together
 from worldrt.benchmarks.statistics import summarize
 from worldrt.export.families.cosmos.variants import DiTConfig, variant
 from worldrt.runtime.denoise import DenoiserShape
-from worldrt.runtime.parallel.control import Control, Host
+from worldrt.runtime.parallel.control import Control
 from worldrt.runtime.parallel.denoiser import SharedDenoiser
+from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.mesh import mesh
 from worldrt.runtime.parallel.ranks import Ranks
 

@@ -30,7 +30,8 @@ from worldrt.runtime import (
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job, check_places, job_of
 from worldrt.runtime.models import Models
-from worldrt.runtime.parallel.control import HOST_LOST, Host
+from worldrt.runtime.parallel.control import HOST_LOST
+from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.pools import opening
 from worldrt.runtime.parallel.worker import work
 from worldrt.runtime.progress import Bars, Plain

@@ -9,7 +9,7 @@ import pytest
 
 from worldrt.runtime.live.window import WindowDenoiser
 from worldrt.runtime.models import Models
-from worldrt.runtime.parallel.control import Host
+from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.parallel.window import SharedWindow
 from worldrt.runtime.parallel.worker import work

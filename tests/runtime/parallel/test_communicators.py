@@ -9,7 +9,7 @@ from worldrt.engine import plugin
 from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.engine.errors import BackendError, InputError, ShapeError
 from worldrt.runtime.parallel.communicators import gloo
-from worldrt.runtime.parallel.control import Host
+from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.ranks import COMMUNICATORS, open_communicator
 
 

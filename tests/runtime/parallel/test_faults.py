@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from worldrt.engine.errors import RankError
-from worldrt.runtime.parallel.control import Guest, Host
+from worldrt.runtime.parallel.guest import Guest
+from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.meeting import LOOPBACK, Meeting, join
 from worldrt.runtime.parallel.pulse import Pulse, missing
 
@@ -130,9 +131,11 @@ def test_a_failure_that_one_rank_tells_of_is_heard_by_all():
 
 def test_ranks_that_leave_at_the_end_are_not_missed():
     host, guest = pair(60)
-    host.close()
+    leaves = threading.Thread(target=host.close)
+    leaves.start()
     assert guest.next_order() is None
     guest.close()
+    leaves.join(60)
     assert host.failure is guest.failure is None
 
 

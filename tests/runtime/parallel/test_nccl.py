@@ -9,8 +9,8 @@ from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import HostDevice
 from worldrt.engine.errors import BackendError, RankError
 from worldrt.runtime.parallel.communicators import nccl, torch_nccl
-from worldrt.runtime.parallel.control import Host
 from worldrt.runtime.parallel.graphs import AgreedGraphs
+from worldrt.runtime.parallel.host import Host
 
 from ...fakes.cuda import FakeCuda
 from ...fakes.nccl import Library, World

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from worldrt.engine.errors import BackendError, RankError
-from worldrt.runtime.parallel.control import LOOPBACK, Guest, Host
+from worldrt.runtime.parallel.control import LOOPBACK
+from worldrt.runtime.parallel.guest import Guest
+from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.pulse import LIMIT_S
 from worldrt.runtime.parallel.wire import Wire
 

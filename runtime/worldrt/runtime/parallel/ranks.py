@@ -13,7 +13,8 @@ from worldrt.engine.cuda import CudaDevice, Event
 from worldrt.engine.device import Device
 from worldrt.engine.errors import BackendError
 from worldrt.runtime.parallel.communicators.base import Communicator
-from worldrt.runtime.parallel.control import Control, Host
+from worldrt.runtime.parallel.control import Control
+from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.mesh import Mesh, mesh
 from worldrt.runtime.parallel.share import Share
 from worldrt.runtime.parallel.wire import Arrays

@@ -78,6 +78,11 @@ class Wire:
                 raise EOFError("the other process has closed the connection")
             view = view[count:]
 
+    def finish(self) -> None:
+        """Say that there is no more to come; the other end can still send."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """End the connection; a thread that reads it is woken."""
         with suppress(OSError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from worldrt.runtime.clips import sample_clips
 from worldrt.runtime.models import Models
 from worldrt.runtime.observer import Observer
-from worldrt.runtime.parallel.control import Control, Guest
+from worldrt.runtime.parallel.control import Control
+from worldrt.runtime.parallel.guest import Guest
 from worldrt.runtime.parallel.orders import sampling_of
 from worldrt.runtime.parallel.window import WINDOW, SharedWindow, conditions_in
 
