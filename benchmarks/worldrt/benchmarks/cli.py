@@ -62,6 +62,8 @@ def build_parser() -> cli.Parser:
     frames = _verb(verbs, "io", _io, 10, "frames into files and out of them, against PyAV alone")
     frames.add_argument("--frames", type=int, default=24, help="of each size in a round (default %(default)s)")
     frames.add_argument("--threads", type=int, default=machines.available_cores())
+    scaling = _verb(verbs, "scale", _scale, 20, "what ranks say to each other, what it costs, how a clip scales")
+    scaling.add_argument("--gpu", default="h100", help="that is predicted for (default %(default)s)")
     _verb(verbs, "page", _page, 30, "from a key to the picture that answers it, in a headless browser")
     _verb(verbs, "rtsp", _rtsp, 200, "from a picture to a player, over RTSP on this machine")
     stream = _verb(verbs, "stream", _stream, 1, "from a control to its picture: sessions, simulated and in time")
@@ -207,6 +209,13 @@ def _io(args: Namespace, scratch: Path) -> Made:
         raise InputError(f"--frames: expected 1 or more, got {args.frames}")
     tables, samples, extra = io.run(args.frames, args.rounds, args.threads, scratch, say(args))
     return tables, {"frames": args.frames, "threads": args.threads}, samples, extra
+
+
+def _scale(args: Namespace, scratch: Path) -> Made:
+    from worldrt.benchmarks import scale
+
+    tables, samples = scale.run(args.gpu, args.rounds, scratch, say(args))
+    return tables, {"gpu": args.gpu}, samples
 
 
 def _page(args: Namespace, scratch: Path) -> Made:
