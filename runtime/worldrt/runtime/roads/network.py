@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,13 +56,18 @@ class Path:
 
     def at(self, along_m: float, left_m: float = 0.0) -> tuple[Float64, float, float]:
         """The point (3) at a distance from the beginning and to the left, the heading there, and the slope."""
-        heading = float(np.interp(along_m, self.along_m, self.headings_rad))
-        point = np.array([np.interp(along_m, self.along_m, self.points[:, i]) for i in range(3)])
-        index = min(int(np.searchsorted(self.along_m, along_m)), len(self.points) - 1) or 1
-        run = self.along_m[index] - self.along_m[index - 1]
-        rise = self.points[index, 2] - self.points[index - 1, 2]
-        point[:2] += left_m * np.array((-np.sin(heading), np.cos(heading)))
-        return point, heading, float(np.arctan2(rise, run))
+        places = self.along_m
+        index = min(max(int(places.searchsorted(along_m)), 1), len(places) - 1)
+        run = float(places[index] - places[index - 1])
+        share = min(max((along_m - float(places[index - 1])) / run, 0.0), 1.0) if run else 0.0
+        step = self.points[index] - self.points[index - 1]
+        turned = float(self.headings_rad[index] - self.headings_rad[index - 1])
+        heading = float(self.headings_rad[index - 1]) + share * turned
+        point = self.points[index - 1] + share * step
+        if left_m:
+            point[0] -= left_m * math.sin(heading)
+            point[1] += left_m * math.cos(heading)
+        return point, heading, math.atan2(float(step[2]), run)
 
 
 Network = Mapping[LaneKey, Path]

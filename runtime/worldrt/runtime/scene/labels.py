@@ -27,18 +27,20 @@ def label_picture(
     image = image_module.new("L", (size_px[0] // SHRINK, size_px[1] // SHRINK))
     pen = draw_module.Draw(image)
     shrunk = np.diag((1 / SHRINK, 1 / SHRINK, 1.0, 1.0)) @ image_from_world
-    _fill(pen, shrunk, quads[np.linalg.norm(quads.mean(1) - camera_m, axis=1) < REACH_M], ROADS)
+    _fill(pen, image.size, shrunk, quads[np.linalg.norm(quads.mean(1) - camera_m, axis=1) < REACH_M], ROADS)
     known = [(float(np.linalg.norm(box.pose[:3, 3] - camera_m)), i) for i, box in enumerate(boxes)]
     for away_m, index in sorted(known, reverse=True):
         box = boxes[index]
         if away_m < REACH_M and box.label in OF_BOXES:
-            _fill(pen, shrunk, box.corners[FACES], OF_BOXES[box.label])
+            _fill(pen, image.size, shrunk, box.corners[FACES], OF_BOXES[box.label])
     return np.asarray(image, np.uint8)
 
 
-def _fill(pen: object, image_from_world: Float64, quads: Float64, label: int) -> None:
+def _fill(pen: object, size_px: tuple[int, int], image_from_world: Float64, quads: Float64, label: int) -> None:
     """Paint quads of which every corner lies before the camera."""
     seen = quads @ image_from_world[:3, :3].T + image_from_world[:3, 3]
     ahead = seen[(seen[:, :, 2] > NEAR_M).all(1)]
-    for corners in ahead[:, :, :2] / ahead[:, :, 2:]:
-        pen.polygon([(x, y) for x, y in corners.tolist()], fill=label)  # type: ignore[attr-defined]
+    corners = ahead[:, :, :2] / ahead[:, :, 2:]
+    touching = (corners.max(1) >= 0).all(1) & (corners.min(1) <= size_px).all(1)
+    for quad in corners[touching].tolist():
+        pen.polygon([tuple(corner) for corner in quad], fill=label)  # type: ignore[attr-defined]
