@@ -18,6 +18,10 @@ from worldrt.benchmarks.costs.text import encoder
 from worldrt.benchmarks.costs.walk import walk_component
 from worldrt.benchmarks.costs.work import Work
 from worldrt.benchmarks.costs.world import predict_world
+from worldrt.benchmarks.gpu import rates
+from worldrt.benchmarks.gpu.base import Setup
+from worldrt.benchmarks.machine import identify
+from worldrt.benchmarks.results import report, write
 from worldrt.engine.bundle import load_bundle
 from worldrt.engine.errors import InputError
 from worldrt.export.families.cosmos.variants import variant
@@ -171,16 +175,16 @@ def test_published_times_are_met_within_a_tenth_by_two_rates_of_each_gpu():
     errors = fit.errors()
     assert len(errors) == sum(len(times_s(name)) for name in DENSE_S) == 28
     assert max(map(abs, errors.values())) < 0.10
-    for name, rates in fit.fitted().items():
-        assert 0.1 < rates.gemm / gpu(name).peak < 1 and 0.1 < rates.attention / gpu(name).peak < 1
+    for name, found in fit.fitted().items():
+        assert 0.1 < found.gemm / gpu(name).peak < 1 and 0.1 < found.attention / gpu(name).peak < 1
 
 
 def test_sparse_times_that_took_no_part_in_the_fit_are_near():
-    rates = fit.fitted()
+    known = fit.fitted()
     for name in ("B200", "H200 SXM", "H100 SXM"):
         for case, published in zip(SPARSE_CASES, SPARSE_S[name], strict=True):
             run = run_work(case.size, case.resolution, case.fps, sparse=True)
-            assert fit.seconds(run, gpu(name), rates[name]) == pytest.approx(published, rel=0.2)
+            assert fit.seconds(run, gpu(name), known[name]) == pytest.approx(published, rel=0.2)
 
 
 def test_parameters_are_those_that_the_models_are_named_after():
@@ -246,6 +250,21 @@ def test_a_world_is_predicted_in_frames_per_second(capsys):
     assert json.loads(capsys.readouterr().out)["fps"] == pytest.approx(third.fps)
     with pytest.raises(InputError, match="clips of one length"):
         predict_world("matrix-stage2", gpu("h200"))
+
+
+def test_measured_rates_take_the_place_of_fitted_ones(tmp_path, capsys):
+    made, samples = next(rates.run(Setup("cpu", 2, tmp_path)))
+    assert set(samples) == {f"{name}_s" for name in rates.CASES} and all(len(v) == 2 for v in samples.values())
+    assert [row[0] for row in made[0].rows] == list(rates.CASES), "none failed"
+    given = replace(made[0], rows=tuple((row[0], 1.0, 1.0, 1.0, 500.0 + i, 1.0) for i, row in enumerate(made[0].rows)))
+    path = write(report("gpu", identify(["gpu"]), {}, [given]), tmp_path)
+    assert main(["predict", "--rates", str(path), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["gemm"], data["attention"]) == (500e12, 501e12)
+    assert data["seconds"]["VAE decode"] == pytest.approx(run_work("2B").decode.flops / 502e12)
+    empty = write(report("cpu", identify(["cpu"]), {}, []), tmp_path)
+    assert main(["predict", "--rates", str(empty)]) == 2
+    assert "holds none; run trt-bench gpu --parts rates" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

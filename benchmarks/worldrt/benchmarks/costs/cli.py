@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from worldrt.benchmarks.render import table
-from worldrt.benchmarks.results import Table
+from worldrt.benchmarks.results import Report, Table, read
 from worldrt.engine import cli
+from worldrt.engine.errors import InputError
+
+if TYPE_CHECKING:
+    from worldrt.benchmarks.costs.fit import Rates
 
 TERA, GIGA = 1e12, 1e9
 WORLDS = ("matrix-stage3", "matrix-stage4")
@@ -37,19 +43,18 @@ def add(verbs: Any) -> None:
     parser.add_argument("--skipped", type=float, default=0.0, help="share of evaluations that a step cache leaves out")
     parser.add_argument("--gemm_tflops", type=float, help="rate of matrix products (default: that of published runs)")
     parser.add_argument("--attention_tflops", type=float, help="rate of attention (the same)")
+    parser.add_argument("--rates", type=Path, metavar="RESULT", help="of trt-bench gpu: take the rates measured there")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: Namespace) -> int:
     """Print the prediction."""
-    from dataclasses import replace
-
     from worldrt.benchmarks.costs.fit import fitted
     from worldrt.benchmarks.costs.gpus import gpu
     from worldrt.benchmarks.costs.predict import Setting, predict
 
     device = gpu(args.gpu)
-    rates = fitted()[device.name]
+    rates = measured(read(args.rates), fitted()[device.name]) if args.rates else fitted()[device.name]
     if args.gemm_tflops:
         rates = replace(rates, gemm=args.gemm_tflops * TERA)
     if args.attention_tflops:
@@ -78,6 +83,23 @@ def run(args: Namespace) -> int:
     prediction = predict(setting, device, rates)
     print(json.dumps(prediction.data(), indent=1) if args.json else _text(prediction), flush=True)
     return 0
+
+
+def measured(result: Report, fitted: Rates) -> Rates:
+    """Rates by the fastest calls of a result; what was not measured, and what all GPUs share, is as it was fitted.
+
+    Raises `InputError` for a result without rates.
+    """
+    for made in result.tables:
+        if made.title.startswith("Rates of") and "TFLOP/s" in made.columns:
+            place = made.columns.index("TFLOP/s")
+            found = {str(line[0]): float(line[place]) * TERA for line in made.rows if line[place] is not None}
+            shared = fitted.shared
+            if "convolutions" in found and "matrix products" in found:
+                shared = replace(shared, vae_share=found["convolutions"] / found["matrix products"])
+            gemm, attention = found.get("matrix products", fitted.gemm), found.get("attention", fitted.attention)
+            return replace(fitted, gemm=gemm, attention=attention, shared=shared)
+    raise InputError(f"--rates: the result of trt-bench {result.verb} holds none; run trt-bench gpu --parts rates")
 
 
 def _text(p: Any) -> str:

@@ -41,6 +41,7 @@ EXPORT = Step("export", 300)
 STEPS = (
     Step("build", 120),
     Step("kernels", 40),
+    Step("rates", 30),
     Step("weights", 120),
     Step("model", 90),
     Step("components", 45),
