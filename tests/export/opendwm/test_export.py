@@ -73,6 +73,7 @@ def test_a_graph_is_linked_from_parts_that_reach_every_weight():
     assert len(kinds) == 1 + SMALL.dit.stages + 2 + 1 + 1 + 1, "traced once for each kind"
 
 
+@pytest.mark.slow
 def test_the_manifest_says_all_that_a_runtime_needs(opendwm_bundle, tmp_path):
     m = load_bundle(opendwm_bundle).manifest
     world = m.denoisers["world"]
@@ -98,12 +99,14 @@ def test_the_manifest_says_all_that_a_runtime_needs(opendwm_bundle, tmp_path):
     assert read_manifest(tmp_path) == m
 
 
+@pytest.mark.slow
 def test_the_bundle_can_be_inspected(opendwm_bundle, capsys):
     assert run_cli.main(["inspect", str(opendwm_bundle), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["family"] == "opendwm" and found["components"]["world"]["graphs"]["layout"]["state"] == "yes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["world/denoise", "world/layout", "vae/decode", "clip2/encode"])
 def test_graphs_do_what_modules_do(opendwm_bundle, name):
     """By ONNX Runtime, with the checkpoint's own weights."""
@@ -140,6 +143,16 @@ class Velocity(torch.nn.Module):
     def forward(self, x, level, text, pooled, camera, residual, position, view, crossview, temporal, mask):
         switches = Switches(crossview, temporal, mask)
         return self.dit(x, level, text, pooled, camera, residual, position, view, switches)
+
+
+def test_the_layout_graph_reproduces_golden_residuals(golden, tmp_path):
+    """By ONNX Runtime, of one frame."""
+    import onnxruntime
+
+    g = golden("dit_a")
+    image, residual = g.image("t3")[:, 0].numpy(), g.inputs("t3")[5][:, 0].numpy()
+    made = run_static(g.adapter, {"image": image}, residual, tmp_path / "a.onnx", onnxruntime)
+    assert np.abs(made - residual).max() <= 1e-5
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
 
+from worldrt.engine import bundle as b
 from worldrt.engine.bundle import Layout
 from worldrt.engine.errors import InputError
+from worldrt.engine.weights import fingerprint
 from worldrt.runtime.conditions.base import Cameras, ConditionFrame
 from worldrt.runtime.live.layout import camera_numbers, layout_image
 from worldrt.runtime.live.layout_world import LayoutWorld, Showing
@@ -20,6 +24,7 @@ from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Written
 from worldrt.runtime.models import Models
 from worldrt.runtime.scene.cameras import FRONT_THREE, transforms
+from worldrt.runtime.schedule import methods
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "opendwm"
 NAMES = tuple(camera.name for camera in FRONT_THREE)
@@ -58,14 +63,62 @@ class Bar:
         self.closed = True
 
 
-@pytest.fixture(scope="module")
-def models(opendwm_bundle):
-    made = Models.open([opendwm_bundle], options={"threads": 1})
-    yield made
-    made.close()
+@pytest.fixture(scope="module", params=["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+def models(request, stubs, tmp_path_factory):
+    """Of `nano-opendwm`; torch modules stand for its graphs, or it is exported."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "onnx":
+            folder = request.getfixturevalue("opendwm_bundle")
+        else:
+            folder, modules = stand_in(tmp_path_factory.mktemp("opendwm"), stubs)
+            stubs.run_by_torch(patch, modules)
+        made = Models.open([folder], options={"threads": 1})
+        yield made
+        made.close()
+
+
+def stand_in(folder, stubs):
+    """A bundle as the exporter describes it, without graphs, and the module of each by its file."""
+    from worldrt.export import checkpoint
+    from worldrt.export.choose import model_of
+    from worldrt.export.plan import Built, Options
+
+    model = model_of("opendwm", Options("nano-opendwm"))
+    root = folder / "checkpoint"
+    model.make_checkpoint(root, 0)
+    entries, modules, files, weights_of = {}, {}, {}, {}
+    for part in model.parts:
+        (folder / part.name).mkdir()
+        found = checkpoint.find(root, part.wanted)
+        weight_files = tuple(file.path.relative_to(root).as_posix() for file in found.files)
+        weights = {key: value for file in found.files for key, value in load_tensors(file.path).items()}
+        weights_of |= {name: fingerprint(root / name) for name in weight_files}
+        graphs = {}
+        for source in part.graphs("whole", "float32", found.key_format):
+            file = f"{part.name}/{source.name}.onnx"
+            (folder / file).write_text(f"stands for {file}")
+            modules[file] = source.module
+            graphs[source.name] = stubs.graph_of(source, file, weights, b.file_sha256(folder / file))
+        for file in part.files:
+            if file.make is not None:
+                file.make(root, folder / file.name)
+            else:
+                shutil.copy(checkpoint.find_file(root, file.name, file.places, file.fetch), folder / file.name)
+            files[file.name] = b.file_sha256(folder / file.name)
+        entries[part.name] = part.describe(Built("float32", weight_files, graphs, "whole"))
+    texts = {name: entries[name] for name in ("clip", "clip2")}
+    denoisers = {"world": entries["world"]}
+    made = b.Manifest(
+        b.SCHEMA, "opendwm", "nano-opendwm", {}, b.Weights("checkpoint", weights_of), denoisers, entries["vae"],
+        entries["text"], files, texts,
+    )  # fmt: skip
+    b.write_manifest(folder, made)
+    return folder, modules
 
 
 def world_of(models, **options):
+    """With a quarter of the steps."""
+    options = {"schedule": methods.opendwm(6, 1)} | options
     return LayoutWorld(models, lambda seed: Bar(seed), **options)
 
 
@@ -163,5 +216,7 @@ def test_a_world_says_what_it_cannot_use(models):
     frame = Bar().next(None)
     with pytest.raises(InputError, match=r"expected box, depth of 3 views"):
         layout_image(frame, Layout(("box", "depth"), 0.1, 3), 112, 64)
+    s = LayoutWorld(models, lambda seed: Bar(seed)).schedule
+    assert (s.steps, s.shift, s.slots, s.history, s.fill) == (24, 4, 6, 0, "cold") and len(s.terms) == 2
     facts = world_of(models).facts()
     assert facts["source"] == {"source": "bar", "seed": 0} and facts["family"] == "opendwm"
