@@ -31,7 +31,7 @@ class FakeCluster:
 
     def wait(self, ref):
         if ref.error is not None:
-            raise ref.error
+            raise type(ref.error)(*ref.error.args)  # a fresh one: kept, it would keep alive who asked
 
     def get(self, ref):
         self.wait(ref)

@@ -137,7 +137,7 @@ class Stage:
                 self._in_a_row = 0
                 return made
             except Lost as error:
-                self._mend(result, ref, error)
+                self._mend(result, ref, error.with_traceback(None))  # which would keep the result alive
 
     def end(self) -> None:
         """Let the workers go."""
