@@ -13,7 +13,7 @@ PUBLIC = {
         "BestOfN", "BestOfNRequest", "Cancelled", "Execution", "Generator", "Job", "Models", "Observer", "Request",
         "Text2Image", "Text2World", "Video2World",
     },
-    "worldrt.kernels": {"MultistepUpdate", "Status", "multistep_update", "rgb_to_yuv420", "status"},
+    "worldrt.kernels": {"MultistepUpdate", "Status", "counter_normal", "multistep_update", "rgb_to_yuv420", "status"},
 }  # fmt: skip
 
 

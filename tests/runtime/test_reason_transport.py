@@ -39,7 +39,7 @@ def answering(*pieces, pause_s=0.0):
                 for piece in pieces:
                     time.sleep(pause_s)
                     asking.sendall(piece)
-                asking.shutdown(socket.SHUT_WR)  # a plain close with bytes of the question unread would reset the answer
+                asking.shutdown(socket.SHUT_WR)  # to close with bytes unread would reset the answer
                 while asking.recv(1 << 16):
                     pass
 

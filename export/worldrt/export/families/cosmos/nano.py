@@ -49,7 +49,7 @@ TRAINED = {"trained": "examples/nano"}
 def make_checkpoint(folder: Path, seed: int = 0) -> Path:
     """Write the checkpoint into `folder` (made if it is missing) in a few seconds. The same bytes for the same seed."""
     image, video = variant("nano", "text2image"), variant("nano", "video2world")
-    weights = {}
+    weights: dict[str, dict[str, torch.Tensor]] = {}
     for part in (image, video):
         with torch.device("meta"):
             dit = DiT(part.dit)
