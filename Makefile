@@ -4,7 +4,7 @@ PYTHON ?= python3
 # The newest torch brings gigabytes of CUDA packages where none is installed yet; TORCH= says which one to take.
 TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
-BUNDLE ?= bundles/nano
+BUNDLE ?= engine/worldrt/engine/models/nano
 PROMPT ?= A red car drives along a coast road in the evening sun
 ROOMS = engine export runtime kernels benchmarks
 
@@ -27,8 +27,12 @@ $(VENV)/.test: $(VENV)/.export
 	$(PIP) -e '.[export,test]'
 	@touch $@
 
-demo: $(VENV)/.export ## make a small model, export it, and write output/demo.mp4 from a prompt
-	$(VENV)/bin/trt-export --model nano --output $(BUNDLE) --overwrite
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	@touch $@
+
+demo: $(VENV)/.run ## write output/demo.mp4 from a prompt, with the small model that comes with the package
 	$(VENV)/bin/trt-run text2world --bundle $(BUNDLE) --prompt "$(PROMPT)" --save_path output/demo.mp4 --overwrite
 
 test: $(VENV)/.test lint ## lint, type-check and test (no GPU needed)

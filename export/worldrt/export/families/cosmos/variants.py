@@ -270,7 +270,7 @@ def _nano() -> list[Variant]:
         dit,
         sizes={"any": {"16:9": (128, 80), "4:3": (128, 96), "1:1": (96, 96), "3:4": (96, 128), "9:16": (80, 128)}},
         latent_frames={16: 1, 10: 1},
-        guidance=4.0,
+        guidance=1.0,
         vae=VAEConfig(base=8),
         t5=T5Config(layers=2, width=128, heads=4, head_dim=32, feed_forward=512, vocabulary=1024),
     )
@@ -279,7 +279,7 @@ def _nano() -> list[Variant]:
         task="video2world",
         dit=replace(dit, condition_mask=True),
         latent_frames={16: 5, 10: 5},
-        guidance=7.0,
+        guidance=1.0,
         windows=WINDOWS_NANO,
     )
     return [image, video]
