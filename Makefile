@@ -36,7 +36,7 @@ demo: $(VENV)/.run ## write output/demo.mp4 from a prompt, with the small model 
 	$(VENV)/bin/trt-run text2world --bundle $(BUNDLE) --prompt "$(PROMPT)" --save_path output/demo.mp4 --overwrite
 
 test: $(VENV)/.test lint ## lint, type-check and test (no GPU needed)
-	$(VENV)/bin/python -m pytest -n 2 -m "not gpu and not multi and not slow"
+	$(VENV)/bin/python -m pytest -n 2 -m "not gpu and not multi and not slow" --durations=25 --durations-min=5
 
 lint: $(VENV)/.test ## ruff, mypy and the floors
 	$(VENV)/bin/ruff check .

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from worldrt.kernels._library import ABI
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("benchmarks", "engine", "export", "kernels", "runtime")
 
@@ -92,4 +94,4 @@ def test_cuda_kernels_compile(tmp_path: Path) -> None:
     subprocess.run(["nvcc", *flags, str(source), "-o", str(target)], check=True, capture_output=True, text=True)
     code = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).worldrt_abi())"
     done = subprocess.run([sys.executable, "-c", code, str(target)], check=True, capture_output=True, text=True)
-    assert int(done.stdout) == 1
+    assert int(done.stdout) == ABI

@@ -82,7 +82,7 @@ def clip(count):
 
 def test_editing_a_clip(nano_by_torch):
     """From its latents and noise of the first sigma, step by step in float64, with the network's own predictions."""
-    request = replace(CLIP, edit_strength=0.6)
+    request = replace(CLIP, edit_strength=0.6, guidance=7.0)
     with Video2World.open(nano_by_torch.folder) as world:
         frames = np.stack(list(world(request, clip(1)[0], edit=clip(5))))
         models, vae = world.models, world.models.vae("video2world")

@@ -123,7 +123,7 @@ def test_stamps_travel_with_the_unit():
     assert unit.stamps == Stamps(control=1.0, decoded=7.0, encoded=7.5)
     assert unit.stamps.between("control", "encoded") == 6.5 and unit.stamps.between("bound", "encoded") is None
     assert list(unit.stamps.passed()) == ["control", "decoded", "encoded"]
-    assert STAGES == ("control", "bound", "denoise_begin", "denoise_end", "decoded", "encoded", "sent")
+    assert STAGES == ("control", "bound", "denoise_begin", "denoise_end", "decoded", "checked", "encoded", "sent")
 
 
 def test_an_encoder_that_does_not_open_is_passed_over_and_named():

@@ -123,7 +123,9 @@ def test_a_world_is_steered_from_the_terminal_until_q(run, tmp_path, monkeypatch
 
 
 def test_the_only_bundle_of_a_world_is_found_by_itself(nano_matrix, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORLDRT_BUNDLES", str(nano_matrix.parent))
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "nano-matrix").symlink_to(nano_matrix)
+    monkeypatch.setenv("WORLDRT_BUNDLES", str(tmp_path / "alone"))
     monkeypatch.chdir(tmp_path)
     for name in ((), ("--model", "nano"), ("--model", "nano-matrix")):
         assert main(["world", *name, "--length", "1", "--save_path", "null:", "--quiet"]) == 0
