@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime.conditions._carla_link import Link
+from worldrt.runtime.conditions._configured import Configured
 from worldrt.runtime.conditions._painter import Painter
 from worldrt.runtime.conditions._settings import Settings, settings_of
-from worldrt.runtime.conditions.base import CONTROLS, ConditionFrame, Float64, Warn, driven
+from worldrt.runtime.conditions.base import ConditionFrame, Float64, Warn, driven
 from worldrt.runtime.roads.marks import polylines
 from worldrt.runtime.roads.reader import parse_map
 from worldrt.runtime.scene.boxes import Box
@@ -40,7 +41,7 @@ def open_source(config: Mapping[str, Any], *, fps: float | None, seed: int, warn
     return CarlaSource(settings, seed, api, warn=warn)
 
 
-class CarlaSource:
+class CarlaSource(Configured):
     """A `ConditionSource`. `api` is the carla package, `sleep` waits for so many seconds."""
 
     def __init__(
@@ -52,7 +53,8 @@ class CarlaSource:
         warn: Warn = lambda text: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._settings, self._seed, self._api, self._warn, self._sleep = settings, seed, api, warn, sleep
+        super().__init__(settings)
+        self._seed, self._api, self._warn, self._sleep = seed, api, warn, sleep
         self._index = 0
         self._link: Link | None = None
         try:
@@ -67,23 +69,6 @@ class CarlaSource:
     def place(self) -> str:
         """Where the simulator is."""
         return f"{self._settings.host}:{self._settings.port}"
-
-    @property
-    def controls(self) -> Sequence[str]:
-        return CONTROLS
-
-    @property
-    def fps(self) -> float:
-        return self._settings.fps
-
-    @property
-    def views(self) -> Sequence[str]:
-        return tuple(camera.name for camera in self._settings.cameras)
-
-    @property
-    def size_px(self) -> tuple[int, int]:
-        camera = self._settings.cameras[0]
-        return camera.width_px, camera.height_px
 
     def facts(self) -> Mapping[str, Any]:
         return {"source": "carla", "place": self.place, "views": list(self.views), "fps": self.fps}

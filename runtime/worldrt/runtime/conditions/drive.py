@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from worldrt.runtime import roads
+from worldrt.runtime.conditions._configured import Configured
 from worldrt.runtime.conditions._painter import Painter
 from worldrt.runtime.conditions._settings import Settings, settings_of
-from worldrt.runtime.conditions.base import CONTROLS, ConditionFrame, Float64, Warn, driven
+from worldrt.runtime.conditions.base import ConditionFrame, Float64, Warn, driven
 from worldrt.runtime.roads.marks import polylines
 from worldrt.runtime.roads.network import Network, network, reader_of
 from worldrt.runtime.roads.reader import parse_map, read_bytes
@@ -36,12 +37,12 @@ def open_source(config: Mapping[str, Any], *, fps: float | None, seed: int, warn
     return DriveSource(settings_of(config, fps), seed)
 
 
-class DriveSource:
+class DriveSource(Configured):
     """A `ConditionSource`: the same frames for the same settings, seed and controls. Without a control the car keeps
     its lane by itself."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
-        self._settings = settings
+        super().__init__(settings)
         path = TOWN if settings.roads is None else Path(settings.roads)
         data = read_bytes(path)
         made = parse_map(data, path.name)
@@ -59,23 +60,6 @@ class DriveSource:
         )
         self._mounts = [camera.mount for camera in cameras]
         self._index = 0
-
-    @property
-    def controls(self) -> Sequence[str]:
-        return CONTROLS
-
-    @property
-    def fps(self) -> float:
-        return self._settings.fps
-
-    @property
-    def views(self) -> Sequence[str]:
-        return tuple(camera.name for camera in self._settings.cameras)
-
-    @property
-    def size_px(self) -> tuple[int, int]:
-        camera = self._settings.cameras[0]
-        return camera.width_px, camera.height_px
 
     def facts(self) -> Mapping[str, Any]:
         s = self._settings
