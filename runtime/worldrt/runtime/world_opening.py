@@ -26,6 +26,8 @@ from worldrt.runtime.sources.base import check_file, open_source, stacked
 
 FIRST_FRAMES = 129
 """Frames that are read of a video to go on from, at most."""
+FAMILY = "matrix"
+"""The worlds that are meant where nothing is said."""
 
 
 def open_world(args: argparse.Namespace) -> tuple[World | ConditionsWorld, Guard | None]:
@@ -76,17 +78,18 @@ def first_frames(args: argparse.Namespace, width: int, height: int) -> Picture:
 
 
 def find(name: str | None, family: str | None = None) -> Path:
-    """The bundle of a world: that of a name, or the only one there is, of a family. Raises `InputError` that says what
-    to run."""
+    """The bundle of a world: that of a name, or the only one there is, of a family. A part of the name will do, as
+    `nano`; of several that have it, the one of The Matrix is meant. Raises `InputError` that says what to run."""
     made = {folder: read_manifest(folder) for folder in all_bundles()}
     there = [folder for folder, m in made.items() if TASK in m.denoisers and family in (None, m.family)]
     found = there
     if name is not None:
-        found = [folder for folder in there if name in (folder.name, read_manifest(folder).variant)]
+        found = [folder for folder in there if name in (folder.name, made[folder].variant)]
         found = found or [folder for folder in there if name in folder.name.split("-")]
+        found = [folder for folder in found if len(found) == 1 or made[folder].family == FAMILY] or found
     if len(found) == 1:
         return found[0]
-    small = f"nano-{family or 'matrix'}"
+    small = f"nano-{family or FAMILY}"
     how = f"make one with: trt-export --model {small} -o bundles/{small} (a small untrained model)"
     names = ", ".join(folder.name for folder in there)
     if not found:

@@ -6,13 +6,17 @@ import io
 import json
 import os
 import termios
+from dataclasses import replace
 
 import av
 import pytest
 
-from worldrt.runtime import safety_flags
-from worldrt.runtime.cli import main
+from worldrt.engine.bundle import read_manifest, write_manifest
+from worldrt.engine.errors import InputError
+from worldrt.runtime import safety_flags, world_flags
+from worldrt.runtime.cli import build_parser, main
 from worldrt.runtime.live.world import World
+from worldrt.runtime.world_opening import find
 
 from .test_guarded import Watchful
 
@@ -62,7 +66,7 @@ def test_several_live_places_get_every_frame_and_the_result_says_how_late_they_w
     (
         (("--length", "0"), "--length: expected 1"),
         (("--length", "1", "--control_signal", "D,UP"), "expected one of D, DL"),
-        (("--save_path", "w.mp4"), "give --length"),
+        (("--save_path", "w.mp4", "--to", "null:"), "give --length"),
         (("--control_signal", "D"), "give --length"),
         (("--length", "1", "--size", "48"), "--size: expected WIDTHxHEIGHT"),
         (("--length", "1", "--size", "50x32"), "multiples of 16"),
@@ -131,3 +135,22 @@ def test_the_only_bundle_of_a_world_is_found_by_itself(nano_matrix, tmp_path, mo
         assert main(["world", *name, "--length", "1", "--save_path", "null:", "--quiet"]) == 0
     assert main(["world", "--model", "14B", "--length", "1"]) == 2
     assert "trt-export --model nano-matrix" in capsys.readouterr().err
+
+
+def test_a_part_of_a_name_means_the_matrix_where_several_worlds_have_it(nano_matrix, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLDRT_BUNDLES", str(tmp_path))
+    (tmp_path / "nano-matrix").symlink_to(nano_matrix)
+    other = tmp_path / "nano-opendwm"
+    other.mkdir()
+    write_manifest(other, replace(read_manifest(nano_matrix), family="opendwm", variant="nano-opendwm"))
+    assert find("nano").name == "nano-matrix"
+    assert find("nano", "opendwm").name == "nano-opendwm"
+    with pytest.raises(InputError, match="several bundles of worlds"):
+        find(None)
+
+
+def test_a_world_that_goes_into_a_file_alone_needs_no_length(tmp_path):
+    for flags, length in (("--save_path w.mp4", 4), ("--save_path w.mp4 --length 2", 2), ("", None)):
+        args = build_parser().parse_args(["world", *flags.split()])
+        world_flags.check(args)
+        assert args.length == length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,4 +80,4 @@ def test_an_interruption_leaves_no_process_and_no_file(nano_bundle, tmp_path):
         time.sleep(0.1)
     assert [path.name for path in folder.iterdir()] == ["list.json"]
     assert not list(scratch.glob("worldrt-ray-*"))
-    scratch.rmdir()
+    shutil.rmtree(scratch)
