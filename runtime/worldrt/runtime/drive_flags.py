@@ -35,7 +35,11 @@ def add(parser: Parser) -> None:
         metavar="FILE",
         help="cameras, roads, traffic, weather as JSON; OpenDWM's files are taken too; several, the later ones win",
     )
-    add("--overlay", action="store_true", help="lay what the pictures are conditioned on over them")
+    add(
+        "--overlay",
+        action=argparse.BooleanOptionalAction,
+        help="lay what the pictures are conditioned on over them; the default where the configuration says nothing",
+    )
     add("--mosaic", choices=LAYOUTS, default=LAYOUTS[0], help="how views lie in one picture (%(default)s)")
     add("--conditions_only", action="store_true", help="no model: show what one would be conditioned on")
 
@@ -60,8 +64,8 @@ def open_config(args: argparse.Namespace) -> Config:
     config = condition_config.read(args.config)
     if config.seed is not None and args.seed == 0:
         args.seed = config.seed
-    if args.overlay:
-        config.overlay = True
+    if args.overlay is not None:
+        config.overlay = args.overlay
     if config.unused and not (getattr(args, "quiet", False) or getattr(args, "json", False)):
         print(f"not used of the configuration: {', '.join(config.unused)}", file=sys.stderr)
     return config

@@ -24,5 +24,5 @@ def open_layout(args: argparse.Namespace, models: Models) -> LayoutWorld:
     config = drive_flags.open_config(args)
     guidance = config.guidance_scale if args.guidance_scale is None else args.guidance_scale
     options: dict[str, Any] = {"size": world_flags.size(args.size), "guidance": guidance}
-    showing = Showing(args.mosaic, bool(config.overlay))
+    showing = Showing(args.mosaic, config.overlay is not False)
     return LayoutWorld(models, drive_flags.sources(args, config), seed=args.seed, showing=showing, **options)

@@ -17,13 +17,20 @@ from worldrt.runtime.parallel import ray_flags
 ABOUT = "Make a world that is steered by a signal, by chance or by a recording: of a length into a file, or live."
 PROMPT = "A car drives along a road through open country"
 DEFAULT_PLACE = "output/world.mp4"
+FILE_LENGTH_S = 4
+"""Of a world that goes into a file, where nothing else says how long it lasts."""
 
 
 def add_command(commands: Any) -> None:
     """The subcommand `world`."""
     parser: Parser = commands.add_parser("world", help="an endless world, into a file or live", description=ABOUT)
     add = parser.add_argument_group("what is made of it").add_argument
-    add("--length", type=int, metavar="SECONDS", help="how long it lasts; without it, live until Ctrl-C")
+    add(
+        "--length",
+        type=int,
+        metavar="SECONDS",
+        help=f"how long it lasts; without it, live until Ctrl-C, or with --save_path alone {FILE_LENGTH_S}",
+    )
     add(
         "--control_signal", metavar="D,D,DL,...", help="a control for each latent frame, 4 a second; the rest is random"
     )
@@ -112,6 +119,9 @@ def _check_made(args: argparse.Namespace) -> None:
     if args.length is not None and not 1 <= args.length <= LONGEST_S:
         raise InputError(f"--length: expected 1 to {LONGEST_S} seconds, got {args.length}")
     if args.replay is None and args.length is None and args.save_path is not None:
+        if not (args.to or args.keys):
+            args.length = FILE_LENGTH_S
+            return
         raise InputError("--save_path: a live world has no end; give --length, or --to for a file that may grow")
     if args.replay is not None:
         for flag in ("control_signal", "length", "record"):
