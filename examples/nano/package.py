@@ -58,23 +58,23 @@ def write_weights(vae_run: Path, dit_run: Path, out: Path) -> int:
     """Write the checkpoint; the bytes of its weights."""
     video = variant("nano", "video2world")
     trained = averaged(dit_run)
-    text, dit = (_under(trained, part) for part in ("text.", "dit."))
+    text, dit = (under(trained, part) for part in ("text.", "dit."))
     weights = {
-        "text2image": _renamed(picture_weights(dit, video.dit), dit_keys()),
-        "video2world": _renamed(dit, dit_keys()),
+        "text2image": renamed(picture_weights(dit, video.dit), dit_keys()),
+        "video2world": renamed(dit, dit_keys()),
         "vae": dict(load_vae(vae_run).state_dict()),
-        "text_encoder": _renamed(text, text_keys(video.t5.gated)),
+        "text_encoder": renamed(text, text_keys(video.t5.gated)),
     }
     half = {part: {key: t.half().contiguous() for key, t in tensors.items()} for part, tensors in weights.items()}
     write_checkpoint(out, half, TRAINED)
     return sum(file.stat().st_size for file in out.rglob("*.safetensors"))
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _renamed(tensors: dict[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
+def renamed(tensors: dict[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
     return {keys.key(name, "diffusers"): tensor for name, tensor in tensors.items()}
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from worldrt.engine.bundle import read_manifest
+from worldrt.engine.bundle import Manifest, read_manifest
 from worldrt.engine.errors import InputError
+from worldrt.engine.packaged import all_packaged
 from worldrt.runtime import drive_flags, model_flags, safety_flags, world_flags
 from worldrt.runtime.conditions_world import ConditionsWorld
 from worldrt.runtime.images import cover
@@ -79,14 +81,10 @@ def first_frames(args: argparse.Namespace, width: int, height: int) -> Picture:
 
 def find(name: str | None, family: str | None = None) -> Path:
     """The bundle of a world: that of a name, or the only one there is, of a family. A part of the name will do, as
-    `nano`; of several that have it, the one of The Matrix is meant. Raises `InputError` that says what to run."""
-    made = {folder: read_manifest(folder) for folder in all_bundles()}
-    there = [folder for folder, m in made.items() if TASK in m.denoisers and family in (None, m.family)]
-    found = there
-    if name is not None:
-        found = [folder for folder in there if name in (folder.name, made[folder].variant)]
-        found = found or [folder for folder in there if name in folder.name.split("-")]
-        found = [folder for folder in found if len(found) == 1 or made[folder].family == FAMILY] or found
+    `nano`; of several that have it, the one of The Matrix is meant. What is in no folder may be part of the package.
+    Raises `InputError` that says what to run."""
+    there = _worlds(all_bundles(), family)
+    found = _named(there, name) or _named(_worlds(all_packaged(), family), name)
     if len(found) == 1:
         return found[0]
     small = f"nano-{family or FAMILY}"
@@ -95,3 +93,18 @@ def find(name: str | None, family: str | None = None) -> Path:
     if not found:
         raise InputError(f"no bundle of a world{f' named {name}' if name else ''} here ({names or 'none'}); {how}")
     raise InputError(f"several bundles of worlds ({names}); choose one with --model or --bundle")
+
+
+def _worlds(folders: Sequence[Path], family: str | None) -> dict[Path, Manifest]:
+    """The bundles of worlds among these."""
+    made = {folder: read_manifest(folder) for folder in folders}
+    return {folder: m for folder, m in made.items() if TASK in m.denoisers and family in (None, m.family)}
+
+
+def _named(there: Mapping[Path, Manifest], name: str | None) -> list[Path]:
+    """Those that a name, or a part of it, may mean; all of them where there is none."""
+    if name is None:
+        return list(there)
+    found = [folder for folder, made in there.items() if name in (folder.name, made.variant)]
+    found = found or [folder for folder in there if name in folder.name.split("-")]
+    return [folder for folder in found if len(found) == 1 or there[folder].family == FAMILY] or found

@@ -13,7 +13,7 @@ from worldrt.engine.tensors import Shape
 from worldrt.export.checkpoint import NotFoundError, Probe, Wanted, find_file
 from worldrt.export.families.matrix import control
 from worldrt.export.families.matrix.graphs import CHUNKS, block_instances, denoiser_graphs, text_graphs, vae_graphs
-from worldrt.export.families.matrix.nano import make_checkpoint
+from worldrt.export.families.matrix.nano import copy_trained, make_checkpoint
 from worldrt.export.families.matrix.segments import Segments
 from worldrt.export.families.matrix.variants import (
     CLIP_REPOSITORY,
@@ -45,7 +45,7 @@ def model(options: Options) -> Model:
     if options.fold_levels and options.form != "whole":
         raise InputError("--fold_levels: blocks share one graph, so nothing can be folded into it; add --form whole")
     parts = (_denoiser(v, options), _vae(v, options), _text(v))
-    return Model("matrix", v.name, parts, _make_nano if v.name == NANO else None)
+    return Model("matrix", v.name, parts, *((_make_nano, copy_trained) if v.name == NANO else ()))
 
 
 def _make_nano(folder: Path, seed: int) -> None:
