@@ -37,6 +37,7 @@ def main() -> None:
     if not (args.out / FILE_NAME).is_file():
         write_graphs(args.out)
     print(f"{args.out}: {size_bytes / 1e6:.1f} MB of weights")
+    print("golden pictures are of other weights now: python tests/runtime/test_golden_pictures.py makes them again")
 
 
 def write_graphs(out: Path) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from worldrt.benchmarks.contenders.base import Workload
-from worldrt.benchmarks.exactness import inputs, psnr_db, rms_error, ssim, tables
+from worldrt.benchmarks.exactness import inputs, rms_error, tables
+from worldrt.benchmarks.likeness import psnr_db, ssim
 
 LOAD = Workload(2, (32, 16), (48, 32), 9, 16, 7, 6, 4.0, 7.0, 80.0, 0.002)
 

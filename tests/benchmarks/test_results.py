@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -12,6 +13,7 @@ import pytest
 from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.render import markdown
 from worldrt.benchmarks.results import Table, read, report, write
+from worldrt.benchmarks.scrub import clean
 from worldrt.engine.errors import InputError
 
 TABLE = Table(
@@ -63,3 +65,23 @@ def test_rendering(machine):
     assert [cell.strip() for cell in rows[2].strip("|").split("|")] == ["text", "1.23", "-"]
     assert "1.23e+06" in rows[3] and "a\\|b" in rows[3]
     assert "0123456789ab with uncommitted changes" in lines and "Why." in lines and "steps 3" in lines
+
+
+def test_no_folder_of_the_machine_is_written(machine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here, other = str(tmp_path / "out" / "nano"), "/home/someone/secret place/x"
+    command = f"trt-bench cpu --bundle {here} --output /srv/results/today --note ~/notes/a.txt"
+    table = Table(f"Of {here}", ("why", "n"), (("/opt/lib/python3/onnx.py:3: no '/mnt/disk/w.bin'", 1),), (other,))
+    changed = replace(machine, command=command)
+    made = report("cpu", changed, {"bundle": Path(here), "n": 3}, [table], {}, note="see https://a.org/b/c, 3 GB/s")
+    text = write(made, tmp_path).read_text()
+    assert not any(part in text for part in ("/home", "/srv", "/opt", "/mnt", "~", str(tmp_path)))
+    assert made.machine.command == "trt-bench cpu --bundle out/nano --output today --note a.txt"
+    assert made.tables[0].title == "Of out/nano" and made.tables[0].rows[0][0] == "onnx.py:3: no 'w.bin'"
+    assert made.settings == {"bundle": "out/nano", "n": 3} and made.note == "see https://a.org/b/c, 3 GB/s"
+
+
+def test_committed_results_hold_no_folder_of_a_machine():
+    for path in sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("2*.json")):
+        made = read(path)
+        assert clean(made) == made, path.name

@@ -10,15 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from worldrt.benchmarks import everything
+from worldrt.benchmarks import everything, quality_cli
 from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.costs import cli as predict_cli
+from worldrt.benchmarks.gpu import cli as gpu_cli
 from worldrt.benchmarks.pages import cli as pages_cli
+from worldrt.benchmarks.progress import say
 from worldrt.benchmarks.render import markdown
 from worldrt.benchmarks.report import cli as report_cli
 from worldrt.benchmarks.results import FAILED, Extra, Report, Table, read, report, write
 from worldrt.engine import cli
-from worldrt.engine.errors import InputError, OutputError
+from worldrt.engine.errors import InputError
 
 MODELS = ("nano", "2B", "14B")
 Made = (
@@ -78,13 +80,8 @@ def build_parser() -> cli.Parser:
     stream.add_argument(
         "--late", choices=("slow", "drop"), default="slow", help="of the bundle's (default %(default)s)"
     )
-    gpu = _verb(verbs, "gpu", _gpu, 20, "all that is to be known of a GPU, part by part, within a budget of time")
-    gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with tiny shapes")
-    gpu.add_argument("--parts", nargs="+", metavar="PART", help="of build, kernels, weights, model, components, block, "
-                     "graphs, backend[:NAME], tests (default: all)")  # fmt: skip
-    gpu.add_argument("--bundle", type=Path, help="nano in float32 (default: exported here)")
-    gpu.add_argument("--bundle_bf16", type=Path, help="nano in bfloat16 (default: exported here)")
-    gpu.add_argument("--budget_s", type=float, default=460, help="for all parts together (default %(default)s)")
+    gpu_cli.flags(_verb(verbs, "gpu", gpu_cli.measure, gpu_cli.ROUNDS, gpu_cli.TEXT))
+    quality_cli.flags(_verb(verbs, "quality", quality_cli.measure, 1, quality_cli.TEXT), machines.available_cores())
     sampling = _verb(
         verbs, "sampling", _sampling, 5, "what step caching, less guidance and clips together gain and cost"
     )
@@ -255,38 +252,6 @@ def _sampling(args: Namespace, scratch: Path) -> Made:
     bundle = args.bundle or bundles.nano(scratch, say(args))
     tables, samples = sampling.run(bundle, args.steps, args.rounds, args.threads, say(args))
     return tables, {"steps": args.steps, "threads": args.threads}, samples
-
-
-def _gpu(args: Namespace, scratch: Path) -> Made:
-    from worldrt.benchmarks.gpu import suite
-    from worldrt.benchmarks.gpu.base import Setup
-
-    try:
-        names = suite.names(args.parts)
-    except KeyError as error:
-        raise InputError(f"--parts: no {error}; there are {', '.join(step.name for step in suite.STEPS)}") from None
-    given = {"float32": args.bundle, "bfloat16": args.bundle_bf16}
-    bundles = {name: (path or scratch / f"nano-{name}").absolute() for name, path in given.items()}
-    if args.bundle and not args.bundle_bf16:
-        del bundles["bfloat16"]
-    settings = {"device": args.device, "parts": " ".join(names), "budget_s": args.budget_s}
-    setup = Setup(args.device, args.rounds, scratch, bundles=bundles)
-    args.save(([], settings, {}))  # a folder that cannot be written to is known before minutes of work
-
-    def save(made: Any) -> None:
-        try:
-            args.save((made[0], settings, made[1]))
-        except (OutputError, OSError) as error:
-            print(f"warning: {error}", file=sys.stderr, flush=True)
-
-    run = suite.Suite(setup, args.budget_s, say(args), save)
-    tables, samples = run.run(names)
-    return tables, settings, samples
-
-
-def say(args: Namespace) -> Any:
-    """Progress, on standard error."""
-    return (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 
 from worldrt.benchmarks.contenders.base import Workload
+from worldrt.benchmarks.likeness import COLUMNS, likeness
 from worldrt.benchmarks.results import Table
 from worldrt.benchmarks.rounds import Asked
-from worldrt.benchmarks.statistics import summarize
 from worldrt.engine.compare import difference
 
-LUMA = np.array([0.2126, 0.7152, 0.0722])
-WINDOW = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
-WINDOW = WINDOW / WINDOW.sum()
 Array = np.ndarray[Any, Any]
 LEVELS = (80.0, 2.0, 0.05)
 SPATIAL, TEMPORAL = 8, 4
@@ -59,34 +56,6 @@ def rms_error(actual: Array, reference: Array) -> float:
     return float(np.linalg.norm(delta) / np.linalg.norm(reference.astype(np.float64)))
 
 
-def psnr_db(actual: Array, reference: Array) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures in dB; infinite where they are equal."""
-    error = float(np.mean((actual.astype(np.float64) - reference) ** 2))
-    return 10 * float(np.log10(255**2 / error)) if error else float("inf")
-
-
-def ssim(actual: Array, reference: Array) -> float:
-    """Structural similarity of the luma of two uint8 pictures (H, W, 3): 1 where they are equal.
-
-    Wang and others, Image quality assessment, 2004: Gaussian windows of 11 pixels, standard deviation 1.5.
-    """
-    x, y = (picture.astype(np.float64) @ LUMA for picture in (actual, reference))
-    mean_x, mean_y = _blurred(x), _blurred(y)
-    spread_x, spread_y = _blurred(x * x) - mean_x**2, _blurred(y * y) - mean_y**2
-    shared = _blurred(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    above = (2 * mean_x * mean_y + c1) * (2 * shared + c2)
-    return float(np.mean(above / ((mean_x**2 + mean_y**2 + c1) * (spread_x + spread_y + c2))))
-
-
-def _blurred(plane: Array) -> Array:
-    """Where the window lies inside of the picture."""
-    for axis in (0, 1):
-        windows = np.lib.stride_tricks.sliding_window_view(plane, len(WINDOW), axis)
-        plane = windows @ WINDOW
-    return plane
-
-
 def _evaluations(contenders: Mapping[str, Asked], others: list[str], load: Workload, scratch: Path) -> Table:
     rows: list[tuple[Any, ...]] = []
     given = scratch / "given.npz"
@@ -108,17 +77,11 @@ def _frames(contenders: Mapping[str, Asked], others: list[str], scratch: Path) -
     reference = _ask(contenders[REFERENCE], "frames", scratch, "frames", index=0)
     given = {name: (contenders[name], 0) for name in others}
     given |= {AGAIN: (contenders[REFERENCE], 0), UNRELATED: (contenders[REFERENCE], 1)}
-    rows: list[tuple[Any, ...]] = []
-    for name, (contender, index) in given.items():
-        frames = _ask(contender, "frames", scratch, "frames", index=index)
-        values = [psnr_db(a, r) for a, r in zip(frames, reference, strict=True)]
-        equal = sum(value == float("inf") for value in values)
-        finite = [value for value in values if value != float("inf")]
-        s = summarize(finite) if finite else None
-        alike = summarize([ssim(a, r) for a, r in zip(frames, reference, strict=True)])
-        dbs = (s.minimum if s else None, s.median if s else None)
-        rows.append((name, len(values), equal, *dbs, alike.minimum, alike.median))
-    columns = ("contender", "frames", "equal", "PSNR min_dB", "median_dB", "SSIM min", "median")
+    rows = [
+        (name, *likeness(_ask(contender, "frames", scratch, "frames", index=index), reference).cells)
+        for name, (contender, index) in given.items()
+    ]
+    columns = ("contender", *COLUMNS)
     notes = (f"'{AGAIN}' is the floor of this measure, '{UNRELATED}' what it gives for pictures that share nothing.",)
     return Table(f"Frames against {REFERENCE} in float32", columns, tuple(rows), notes)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldrt.benchmarks.machine import Machine
+from worldrt.benchmarks.scrub import clean
 from worldrt.engine.errors import InputError
 from worldrt.engine.files import staged_file
 from worldrt.engine.schema import SchemaError, decode, encode
@@ -86,10 +87,11 @@ def report(
     extra: Extra | None = None,
     note: str = "",
 ) -> Report:
-    """A report of the present schema."""
+    """A report of the present schema, without the folders of this machine."""
     kept = {name: tuple(float(f"{value:.6g}") for value in values) for name, values in (samples or {}).items()}
     more = extra or Extra()
-    return Report(SCHEMA, verb, machine, dict(settings), tuple(tables), kept, note, dict(more.hashes), more.figures)
+    found = Report(SCHEMA, verb, machine, dict(settings), tuple(tables), kept, note, dict(more.hashes), more.figures)
+    return clean(found)
 
 
 def write(report: Report, folder: Path) -> Path:

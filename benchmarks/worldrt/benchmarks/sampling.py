@@ -6,31 +6,26 @@ With one thread the time is that of the processor, which other work on the machi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from worldrt.benchmarks import scenes
 from worldrt.benchmarks.results import Table
+from worldrt.benchmarks.scenes import TASK, Scene
 from worldrt.benchmarks.statistics import order, ratios
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.clip import Float32
-from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.models import Models
-from worldrt.runtime.noise import initial_noise
-from worldrt.runtime.pipelines.chunks import known_frames
-from worldrt.runtime.pipelines.video2world import DEFAULT_NEGATIVE_PROMPT
-from worldrt.runtime.samplers import SamplerTable, table
+from worldrt.runtime.samplers import SamplerTable
 from worldrt.runtime.sampling import sample
 from worldrt.runtime.shortcuts import Shortcuts
 from worldrt.runtime.skipping import Skipping
 from worldrt.runtime.steps import Steps
 
-TASK = "video2world"
 PLAIN = "everything"
-PROMPTS = ("a car drives along a wet road", "waves on a beach", "a robot arm stacks boxes", "snow falls in a forest")
 SHORTCUTS = {
     "--step_cache 0.05": Shortcuts(0.05),
     "--step_cache 0.1": Shortcuts(0.1),
@@ -49,80 +44,17 @@ NOTE = (
 Samples = dict[str, list[float]]
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What the clips of a bundle are sampled from: texts and conditions of four clips, and the sampler."""
-
-    models: Models
-    texts: Float32
-    conditions: dict[str, Float32]
-    latents: tuple[int, int, int, int]
-    guidance: float
-    rows: SamplerTable
-    clock: Callable[[], float]
-
-    def bound(self, clips: int) -> BoundDenoiser:
-        """Buffers with the first `clips` clips."""
-        channels, frames, height, width = self.latents
-        shape = DenoiserShape(channels, frames, height, width, self.texts.shape[2], clips)
-        bound = self.models.denoiser(TASK).bind(shape, guided=True, alone=True)
-        bound.fill_text(self.texts[:clips, 0], self.texts[:clips, 1])
-        bound.fill("position", np.arange(shape.frames, dtype=np.float32))
-        for name, values in self.conditions.items():
-            bound.fill(name, values[:clips])
-        return bound
-
-    def noise(self, clips: int) -> Float32:
-        return np.concatenate([initial_noise((1, *self.latents), seed, self.rows.levels[0]) for seed in range(clips)])
-
-
 def run(
     bundle: Path, steps: int, rounds: int, threads: int, progress: Callable[[str], None]
 ) -> tuple[list[Table], Samples]:
     """Tables and samples. The bundle has video2world; where it has no VAE or text encoder, seeded values serve."""
     models = Models.open([bundle], options={"threads": threads})
-    scene = _scene(models, steps)
+    scene = scenes.of(models, steps)
     progress("shortcuts")
     shortcuts, one = _shortcuts(scene, rounds)
     progress("clips together")
     together, two = _together(replace(scene, rows=_shorter(scene.rows)), rounds)
     return [shortcuts, together], one | two
-
-
-def _scene(models: Models, steps: int) -> Scene:
-    manifest = models.opener(TASK).bundle.manifest
-    spec, rng = manifest.denoisers[TASK], np.random.default_rng(0)
-    width, height = next(iter(next(iter(spec.sizes.values())).values()))
-    count = min(spec.frames.values())
-    latents = (16, 1 + (count - 1) // 4, height // 8, width // 8)
-    pictures = [rng.integers(0, 256, (1, height, width, 3), np.uint8) for _ in PROMPTS]
-    known = [
-        models.vae(TASK).encode(picture) if manifest.vae else rng.standard_normal((1, 16, 1, *latents[2:]), np.float32)
-        for picture in pictures
-    ]
-    each = [known_frames(clean, latents[1]) for clean in known]
-    s = spec.sampler
-    return Scene(
-        models,
-        _texts(models, rng),
-        {name: np.concatenate([conditions[name] for conditions in each]) for name in each[0]},
-        latents,
-        spec.guidance.scale,
-        table(s.kind, steps, s.sigma_max, s.sigma_min, s.order),
-        time.process_time if models.execution.options.get("threads") == 1 else time.perf_counter,
-    )
-
-
-def _texts(models: Models, rng: np.random.Generator) -> Float32:
-    """(clips, 2, text, D)"""
-    manifest = models.opener(TASK).bundle.manifest
-    if manifest.text is None:
-        graph = next(g for name, g in manifest.denoisers[TASK].graphs.items() if name.startswith(("block", "denoise")))
-        width = next(spec for spec in graph.inputs if spec.name == "text").shape[-1]
-        assert isinstance(width, int)
-        return rng.standard_normal((len(PROMPTS), 2, 512, width), np.float32)
-    encode = models.text(TASK).encode
-    return np.stack([np.stack([encode(prompt), encode(DEFAULT_NEGATIVE_PROMPT)]) for prompt in PROMPTS])
 
 
 def _sampled(bound: BoundDenoiser, scene: Scene, noise: Float32, shortcuts: Shortcuts | None) -> tuple[float, Float32]:
