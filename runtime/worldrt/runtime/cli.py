@@ -53,10 +53,12 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.verb == "world":
         from worldrt.runtime import world_cli
 
+        args.argv = list(sys.argv[1:] if argv is None else argv)
         return world_cli.run(args)
     if args.verb == "serve":
         from worldrt.runtime import serve_cli
 
+        args.argv = list(sys.argv[1:] if argv is None else argv)
         return serve_cli.run(args)
     if args.verb == "compare":
         return compare_cli.run(args)

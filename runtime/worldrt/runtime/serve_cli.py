@@ -25,9 +25,16 @@ LIBRARIES = ("aiohttp", "prometheus_client")
 def run(args: argparse.Namespace) -> int:
     """Serve the world that the flags describe; the exit code. Mistakes are found before anything is loaded."""
     from worldrt.runtime import world_flags, world_opening
-    from worldrt.runtime.live.recording import Recording
+    from worldrt.runtime.shared import shared
 
     world_flags.check_shared(args)
+    return shared(args, _run, world_opening.follow)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from worldrt.runtime import world_opening
+    from worldrt.runtime.live.recording import Recording
+
     world, guard = world_opening.open_world(args)
     if guard is not None:
         guard.check_text(args.prompt)
@@ -66,7 +73,9 @@ def serve(args: argparse.Namespace, open_world: Callable[[], World], prompt: str
                 most_viewers=args.max_viewers,
             )
 
-        hub = run.serve(make_hub, listening, lambda _: _tell(listening, args, secure=tls is not None), tls)
+        ranks = getattr(args, "ranks", None)
+        lost = None if ranks is None else ranks.control
+        hub = run.serve(make_hub, listening, lambda _: _tell(listening, args, secure=tls is not None), tls, lost)
     print("stopped")
     return STUCK if hub.host.alive else 0
 

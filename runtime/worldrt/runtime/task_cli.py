@@ -10,8 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from worldrt.engine.cli import USER_ERROR
-from worldrt.engine.errors import InputError, RankError, WorldrtError
+from worldrt.engine.errors import InputError
 from worldrt.runtime import (
     batch,
     batch_file,
@@ -30,13 +29,13 @@ from worldrt.runtime import (
 from worldrt.runtime.generate import Generator
 from worldrt.runtime.jobs import Job, check_places, job_of
 from worldrt.runtime.models import Models
-from worldrt.runtime.parallel.control import HOST_LOST
-from worldrt.runtime.parallel.host import Host
+from worldrt.runtime.parallel.control import Control
 from worldrt.runtime.parallel.pools import opening
 from worldrt.runtime.parallel.worker import work
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.record import Recording
 from worldrt.runtime.results import Result
+from worldrt.runtime.shared import shared as run_shared
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,24 +46,12 @@ def run(args: argparse.Namespace) -> int:
 def shared(args: argparse.Namespace, make: Callable[[argparse.Namespace], int], task: str | None = None) -> int:
     """`make` in rank 0, with as many others as the flags say, which do their part; the exit code of this process.
     `task` is that of the models."""
-    rank = 0
-    try:
-        scale_flags.check(args)
-        with scale_flags.ranks(args) as ranks:
-            if ranks is None or isinstance(ranks.control, Host):
-                return make(args)
-            rank = ranks.rank
-            flags.check(args)
-            work(_open_models(argparse.Namespace(**{**vars(args), "verb": task or args.verb})), ranks.control)
-    except RankError as error:
-        if rank == 0 or HOST_LOST in str(error):
-            raise
-        return USER_ERROR  # rank 0 says it
-    except WorldrtError:
-        if rank == 0:
-            raise
-        return USER_ERROR
-    return 0
+
+    def others(args: argparse.Namespace, control: Control) -> None:
+        flags.check(args)
+        work(_open_models(argparse.Namespace(**{**vars(args), "verb": task or args.verb})), control)
+
+    return run_shared(args, make, others)
 
 
 def _run(args: argparse.Namespace) -> int:

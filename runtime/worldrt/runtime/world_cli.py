@@ -30,15 +30,22 @@ from worldrt.runtime.observer import Observer
 from worldrt.runtime.parallel.pools.opening import pooled
 from worldrt.runtime.progress import Bars, Plain
 from worldrt.runtime.safety.base import Guard
+from worldrt.runtime.shared import shared
 from worldrt.runtime.sinks.base import VideoFormat, Write, open_sink
 
 
 def run(args: argparse.Namespace) -> int:
     """Make what the flags say; returns the exit code."""
     world_flags.check(args)
+    return shared(args, _run, world_opening.follow)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.keys:
         Keyboard(lambda control: None)  # a terminal that is none is known before anything is loaded
     world, guard = world_opening.open_world(args)
+    if args.ranks is not None:
+        world.load()  # while the other ranks load, too
     with ExitStack() as stack:
         log = None
         if args.record is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from worldrt.engine.cli import Parser
 from worldrt.engine.errors import InputError
-from worldrt.runtime import drive_flags, input_flags, model_flags, safety_flags
+from worldrt.runtime import drive_flags, input_flags, model_flags, safety_flags, scale_flags
 from worldrt.runtime.jobs import check_quality
 from worldrt.runtime.live.offline import CONTROL_SEED, LONGEST_S
 from worldrt.runtime.live.pace import PaceOptions
@@ -87,6 +87,7 @@ def add_shared(parser: Parser) -> None:
     drive_flags.add(parser)
     input_flags.add(parser)
     model_flags.add(parser)
+    scale_flags.add(parser)
     safety_flags.add(parser)
 
 
@@ -96,6 +97,8 @@ def check(args: argparse.Namespace) -> None:
     check_quality(args.quality)
     _check_made(args)
     ray_flags.check_world(args)
+    if args.ray and args.num_gpus > 1:
+        raise InputError("--num_gpus: with --ray say --num_gpus_dit and --num_gpus_vae")
 
 
 def check_shared(args: argparse.Namespace) -> None:
@@ -104,6 +107,9 @@ def check_shared(args: argparse.Namespace) -> None:
     drive_flags.check(args)
     input_flags.check(args)
     safety_flags.check(args)
+    scale_flags.check(args)
+    if args.num_gpus > 1 and args.conditions_only:
+        raise InputError("--num_gpus: --conditions_only runs no model; leave one of them out")
     pace(args)
     size(args.size)
     if not 0 <= args.seed < 2**32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Any
 from worldrt.engine.bundle import Manifest, read_manifest
 from worldrt.engine.errors import InputError
 from worldrt.engine.packaged import all_packaged
-from worldrt.runtime import drive_flags, model_flags, safety_flags, world_flags
+from worldrt.runtime import drive_flags, model_flags, safety_flags, scale_flags, world_flags
 from worldrt.runtime.conditions_world import ConditionsWorld
 from worldrt.runtime.images import cover
 from worldrt.runtime.layout_opening import open_layout
@@ -23,6 +24,8 @@ from worldrt.runtime.live.steering import Wheel
 from worldrt.runtime.live.world import TASK, World
 from worldrt.runtime.locate import all_bundles
 from worldrt.runtime.models import Models
+from worldrt.runtime.parallel.control import Control
+from worldrt.runtime.parallel.worker import work
 from worldrt.runtime.safety.base import Guard
 from worldrt.runtime.sources.base import check_file, open_source, stacked
 
@@ -39,18 +42,10 @@ def open_world(args: argparse.Namespace) -> tuple[World | ConditionsWorld, Guard
         return drive_flags.open_conditions_world(args), None
     if args.init_video is not None:
         check_file(args.init_video)
-    if not args.bundle:
-        args.bundle = [str(find(args.model, args.family))]
-    models = model_flags.open_models(args)
+    models, base = open_models(args)
     guard = safety_flags.make(args, models)
     if models.opener(TASK).bundle.manifest.denoisers[TASK].layout is not None:
         return open_layout(args, models), guard
-    base = None
-    if args.base_bundle is not None:
-        execution = models.execution
-        base = Models.open(
-            [args.base_bundle], backend=execution.backend, device=execution.device, options=execution.options
-        )
     options: dict[str, Any] = {
         "guidance": args.guidance_scale,
         "commit_level": args.commit_level,
@@ -62,6 +57,33 @@ def open_world(args: argparse.Namespace) -> tuple[World | ConditionsWorld, Guard
         return world, guard
     width, height = world.video.width, world.video.height
     return World(models, size=(width, height), init=first_frames(args, width, height), **options), guard
+
+
+def open_models(args: argparse.Namespace) -> tuple[Models, Models | None]:
+    """The models that the flags name, and those of the clip that the world goes on from, where they are others."""
+    if not args.bundle:
+        args.bundle = [str(find(args.model, args.family))]
+    models = model_flags.open_models(args, **scale_flags.execution(args))
+    if args.base_bundle is None:
+        return models, None
+    execution = models.execution
+    base = Models.open(
+        [args.base_bundle],
+        backend=execution.backend,
+        device=execution.device,
+        options=execution.options,
+        ranks=execution.ranks,
+    )
+    return models, base
+
+
+def follow(args: argparse.Namespace, control: Control) -> None:
+    """What every rank but the first one does for a world: its part of each window, until the end. Ctrl-C is for rank 0,
+    which ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    models, base = open_models(args)
+    models.denoiser(TASK)  # while rank 0 loads it too
+    work(models, control, base)
 
 
 def open_session(args: argparse.Namespace, world: LiveModel, guard: Guard | None, **options: Any) -> WorldSession:

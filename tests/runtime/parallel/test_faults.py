@@ -18,7 +18,7 @@ from worldrt.runtime.parallel.meeting import LOOPBACK, Meeting, join
 from worldrt.runtime.parallel.pulse import Pulse, missing
 
 TOY = Path(__file__).parents[2] / "fakes" / "ranks.py"
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 
 
 def ended(pid: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +19,33 @@ UNKNOWN = ("mask", "clean")
 """What tells a model of clips which of its frames are known. A queue tells by levels, so none is."""
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a branch of guidance sees of a window: its text, x, levels and conditions, as of `WindowDenoiser.x0`."""
+
+    branch: str
+    text: Float32
+    x: Float32
+    level: Float32
+    conditions: Mapping[str, Array]
+
+
 @dataclass
 class _Window:
     bound: BoundDenoiser
     filled: dict[str, Array] = field(default_factory=dict)
+
+    def fill(self, seen: Seen) -> None:
+        """Write what a branch sees; what is the same array as before is there already."""
+        if self.filled.get("text") is not seen.text:
+            self.bound.fill_text(seen.text, None)
+            self.filled["text"] = seen.text
+        self.bound.fill("x", seen.x)
+        self.bound.fill_levels(seen.level)
+        for name, values in seen.conditions.items():
+            if name != "text" and self.filled.get(name) is not values:
+                self.bound.fill(name, values)
+                self.filled[name] = values
 
 
 class WindowDenoiser:
@@ -40,33 +63,34 @@ class WindowDenoiser:
                 "export the bundle again"
             )
         self._model, self._lock = model, lock or threading.Lock()
-        self._windows: dict[tuple[str, tuple[int, ...]], _Window] = {}
+        self._windows: dict[tuple[str, tuple[int, ...], bool], _Window] = {}
 
     def x0(self, branch: str, text: Float32, x: Float32, level: Float32, conditions: Mapping[str, Array]) -> Float32:
         """x0 (1, C, F, H, W) of x and level (1, F); text (N, D), conditions (1, F, ...). With views, x is (1, C, F, V,
         H, W), and the text that of each frame and view, (1, F, V, N, D)."""
+        return self.x0s([Seen(branch, text, x, level, conditions)])[0]
+
+    def x0s(self, seen: Sequence[Seen]) -> list[Float32]:
+        """x0 of each, which may be evaluated at once."""
+        return [self._evaluated(one) for one in seen]
+
+    def _evaluated(self, seen: Seen) -> Float32:
         with self._lock:
-            window = self._window(branch, x, text.shape[-2])
+            window = self._window(seen)
+            window.fill(seen)
             bound = window.bound
-            if window.filled.get("text") is not text:
-                bound.fill_text(text, None)
-                window.filled["text"] = text
-            bound.fill("x", x)
-            bound.fill_levels(level)
-            for name, values in conditions.items():
-                if name != "text" and window.filled.get(name) is not values:
-                    bound.fill(name, values)
-                    window.filled[name] = values
             bound.step(("x0",), bound.run)
             made: Float32 = bound.device.download(bound.cond)
             return made
 
-    def _window(self, branch: str, x: Float32, rows: int) -> _Window:
-        _, channels, frames, *views, height, width = x.shape
-        key = branch, x.shape
+    def _window(self, seen: Seen, *, guided: bool = False) -> _Window:
+        """What a branch is evaluated through. `guided`: with the other one at once."""
+        _, channels, frames, *views, height, width = seen.x.shape
+        key = seen.branch, seen.x.shape, guided
         if key not in self._windows:
+            rows = seen.text.shape[-2]
             shape = DenoiserShape(channels, frames, height, width, rows, views=views[0] if views else None)
-            bound = self._model.bind(shape, guided=False)
+            bound = self._model.bind(shape, guided=guided)
             for name, count in zip(NUMBERS, (frames, *views), strict=False):
                 if name in bound.inputs:
                     bound.fill(name, np.arange(count, dtype=np.float32))

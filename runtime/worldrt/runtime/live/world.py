@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,12 @@ from worldrt.runtime.live.device import DeviceQueues
 from worldrt.runtime.live.model import Array, Float32, LatentDecoder, Picture, Told
 from worldrt.runtime.live.recipe import Recipe, clip_recipe, recipe
 from worldrt.runtime.live.tables import control_table
-from worldrt.runtime.live.window import WindowDenoiser
+from worldrt.runtime.live.window import Seen, WindowDenoiser
 from worldrt.runtime.models import Models
+from worldrt.runtime.parallel.checks import check_shared
+from worldrt.runtime.parallel.window import BASE, STREAM, SharedWindow
 from worldrt.runtime.queue.conditions import Condition, Feed
+from worldrt.runtime.queue.evaluation import Asked, Jointly
 from worldrt.runtime.queue.queue import Queue
 from worldrt.runtime.schedule.law import Schedule
 from worldrt.runtime.sinks.base import VideoFormat
@@ -30,6 +32,8 @@ from worldrt.runtime.vae import VaeCodec
 
 TASK = "world"
 ENDLESS = 2**62
+BRANCHES = ("cond", "uncond")
+"""With the prompt, and without it."""
 
 
 class World:
@@ -38,7 +42,7 @@ class World:
     `size`: (width, height) in pixels. `schedule` in place of the model's own. `guidance` as the model counts it.
     `commit_level`: frames take a new control while they are at this level or above, and not only when they enter.
     `init`: uint8 RGB frames (n, height, width, 3) that the world goes on from; without them the denoiser of `base`, or
-    the world's own, makes a clip. Raises `InputError` for what cannot be used.
+    the world's own, makes a clip. Raises `InputError` for what cannot be used, or not by so many ranks.
     """
 
     def __init__(
@@ -59,6 +63,9 @@ class World:
         self.spec: Denoiser = self.bundle.manifest.denoisers[task]
         self._vae: Vae = models.vae(task).spec
         self.recipe = recipe(self.spec, schedule=schedule, guidance=guidance, commit_level=commit_level)
+        ranks = models.execution.ranks
+        if ranks is not None:
+            check_shared(self.spec, ranks, self.schedule.slots, guided=len(self.schedule.terms) > 1)
         self._base_steps, self._guidance = base_steps, guidance
         self.video = self._format(size)
         self._symbols, self._table = control_table(self.bundle, self.spec)
@@ -198,24 +205,35 @@ class World:
     def _queue(self, models: Models, of: Recipe, told: Told, feed: Feed, seed: int) -> Queue:
         window, model = self._window(models), models.denoiser(self._task)
         if isinstance(model.device, CudaDevice) and len(self.shape) == 4:
-            name = "own" if models is self._models else "base"
+            name = STREAM if models is self._models else BASE
             if name not in self._device_queues:
-                self._device_queues[name] = DeviceQueues(model, self.shape, self._alone)
+                which = {"task": self._task, "of": name}
+                ranks = models.execution.ranks
+                self._device_queues[name] = DeviceQueues(model, self.shape, self._alone, ranks, which)
             return self._device_queues[name].queue(of, told, feed, seed)
 
-        def x0(branch: str, x: Float32, level: Float32, conditions: Mapping[str, Array]) -> Float32:
-            text, given = self._seen(branch, told, conditions)
+        def x0s(asked: Sequence[Asked], conditions: Mapping[str, Array]) -> list[Float32]:
+            seen = []
+            for one in asked:
+                text, given = self._seen(one.model, told, conditions)
+                seen.append(Seen(one.model, text, one.x, one.level, given))
             with self._alone:
-                return window.x0(branch, text, x, level, given)
+                return window.x0s(seen)
 
-        branches = {name: partial(x0, name) for name in ("cond", "uncond")}
-        return Queue(of.plan, of.table, branches, self.shape, feed=feed, seed=seed)
+        return Queue(of.plan, of.table, Jointly(BRANCHES, x0s), self.shape, feed=feed, seed=seed)
 
     def _window(self, models: Models) -> WindowDenoiser:
-        name = "own" if models is self._models else "base"
+        name = STREAM if models is self._models else BASE
         if name not in self._windows:
-            self._windows[name] = WindowDenoiser(models.denoiser(self._task), self._given())
+            self._windows[name] = self._opened(models, name)
         return self._windows[name]
+
+    def _opened(self, models: Models, name: str) -> WindowDenoiser:
+        ranks = models.execution.ranks
+        if ranks is None:
+            return WindowDenoiser(models.denoiser(self._task), self._given())
+        with ranks.loading():
+            return SharedWindow(models.denoiser(self._task), self._given(), ranks, self._task, name)
 
     def _given(self) -> set[str]:
         """The conditions that frames bring."""

@@ -86,6 +86,15 @@ class Progress:
         self._since, self._left = 0.0, time.monotonic()
 
     @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block is a collective."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    @contextmanager
     def busy(self) -> Iterator[None]:
         """Within the block nobody counts the seconds of this process."""
         with self._lock:
@@ -94,6 +103,7 @@ class Progress:
         try:
             yield
         finally:
+            self._left = time.monotonic()
             with self._lock:
                 self._busy -= 1
 

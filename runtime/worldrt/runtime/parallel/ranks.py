@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 from worldrt.engine import plugin
 from worldrt.engine.cuda import CudaDevice, Event
 from worldrt.engine.device import Device
-from worldrt.engine.errors import BackendError
+from worldrt.engine.errors import BackendError, RankError
 from worldrt.runtime.parallel.communicators.base import Communicator
 from worldrt.runtime.parallel.control import Control
 from worldrt.runtime.parallel.host import Host
@@ -20,18 +21,26 @@ from worldrt.runtime.parallel.share import Share
 from worldrt.runtime.parallel.wire import Arrays
 
 COMMUNICATORS = "worldrt.runtime.parallel.communicators"
+Mode = Literal["gather", "ulysses", "native"]
 
 
 class Ranks:
     """`control` holds the processes together; `cfg` and `context` are the numbers asked for, None where they are to be
-    chosen."""
+    chosen; `mode` is how ranks that share the frames attend to those of all."""
 
-    def __init__(self, control: Control, *, cfg: int | None = None, context: int | None = None) -> None:
-        self.control = control
+    def __init__(
+        self, control: Control, *, cfg: int | None = None, context: int | None = None, mode: Mode = "gather"
+    ) -> None:
+        self.control, self.mode = control, mode
+        self.axis: str | None = None
+        """What ranks share of a model that knows views: `frames` or `views`; None where it is to be chosen."""
         self._cfg, self._context = cfg, context
         self._everyone: Communicator | None = None
         self._groups: dict[tuple[int, ...], Communicator] = {}
         self._given: deque[tuple[float, Event]] = deque()
+        self._watched = False
+        self.turn = threading.RLock()
+        """Held by the thread of rank 0 that orders something and does its own part of it."""
 
     @property
     def rank(self) -> int:
@@ -54,7 +63,8 @@ class Ranks:
     def open(self, device: Device) -> None:
         """Open the communication of all; every rank does so before the first `among`."""
         if self._everyone is None:
-            self._everyone = open_communicator(self.control, device)
+            with self.loading():
+                self._everyone = open_communicator(self.control, device)
 
     def take(self, everyone: Communicator) -> None:
         """Have a communication of all that is open already."""
@@ -67,7 +77,8 @@ class Ranks:
         if key == self._everyone.members:
             return self._everyone
         if key not in self._groups:
-            self._groups[key] = self._everyone.group(key)
+            with self.loading():
+                self._groups[key] = self._everyone.group(key)
         return self._groups[key]
 
     @property
@@ -86,6 +97,9 @@ class Ranks:
         as it takes; from then on a rank that does not come is missed."""
         progress, first = self.control.progress, True
         self._given.clear()
+        if self._watched:
+            progress.unready()
+            self._watched = False
 
         def done() -> None:
             nonlocal first
@@ -101,6 +115,34 @@ class Ranks:
         finally:
             if not first:
                 progress.unready()
+
+    @contextmanager
+    def window(self, device: Device, *, known: bool) -> Iterator[Callable[[], None]]:
+        """While a window of a stream is evaluated. What is given is called when its work was given to the device. The
+        first one of a kind, which is not `known`, takes as long as it takes; from then on, between windows too, a rank
+        that does not come is missed. An error is that of all ranks, since the others are left in the middle."""
+        progress = self.control.progress
+
+        def done() -> None:
+            self.control.check()
+            if isinstance(device, CudaDevice):
+                self._mark(device)
+
+        with nullcontext() if known else progress.busy():
+            try:
+                yield done
+            except RankError:
+                raise
+            except Exception as error:
+                self.control.fail(f"rank {self.rank}: {' '.join(str(error).split()) or type(error).__name__}")
+                raise
+        if not self._watched:
+            progress.ready()
+            self._watched = True
+
+    def loading(self) -> AbstractContextManager[None]:
+        """While models are loaded or ranks find each other, which takes as long as it takes."""
+        return self.control.progress.busy()
 
     def _mark(self, device: CudaDevice) -> None:
         """The device is as far as this when the event is reached; how long that takes is told to the others."""

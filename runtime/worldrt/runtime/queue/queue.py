@@ -12,7 +12,7 @@ was restored too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from worldrt.engine.errors import InputError
 from worldrt.engine.tensors import Shape
 from worldrt.runtime.level_table import LevelTable
 from worldrt.runtime.queue.conditions import Condition, Conditions, Feed
-from worldrt.runtime.queue.evaluation import Evaluation, Model, noised
+from worldrt.runtime.queue.evaluation import Evaluation, Models, noised
 from worldrt.runtime.queue.noise import CounterNoise, Float32, Noise, Use
 from worldrt.runtime.queue.slots import HostSlots, Precision
 from worldrt.runtime.samplers import Float64
@@ -44,16 +44,17 @@ class Latent:
 class Queue:
     """A stream of latent frames of `shape` (B, C, ...) under a plan.
 
-    `model` is one for all guidance terms, or one by the name of each term. `noise` stands in for the noise by counter
-    of `seed`. `feed` gives the conditions; without one the stream has none and does not end. What a step gives is
-    rounded to `precision`. Raises `InputError` where table and schedule count different steps, or a model is missing.
+    `model` is one for all guidance terms, one by the name of each term, or all together. `noise` stands in for the
+    noise by counter of `seed`. `feed` gives the conditions; without one the stream has none and does not end. What a
+    step gives is rounded to `precision`. Raises `InputError` where table and schedule count different steps, or a model
+    is missing.
     """
 
     def __init__(
         self,
         plan: Plan,
         table: LevelTable,
-        model: Model | Mapping[str, Model],
+        model: Models,
         shape: Shape,
         *,
         feed: Feed | None = None,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from worldrt.engine.errors import InputError, OutputError
+from worldrt.runtime.parallel.control import Control
 from worldrt.runtime.serve.hub import Hub
 from worldrt.runtime.serve.routes import make_app
 
@@ -47,10 +48,14 @@ def serve(
     listening: socket.socket,
     told: Callable[[Hub], None] = lambda hub: None,
     tls: ssl.SSLContext | None = None,
+    ranks: Control | None = None,
 ) -> Hub:
     """Serve until Ctrl-C or SIGTERM; the hub, ended. `told` is called when viewers may come. Raises what loading the
-    world raised."""
-    return asyncio.run(_serve(make_hub, listening, told, tls))
+    world raised, and `RankError` once one of the `ranks` that make the world is lost."""
+    hub = asyncio.run(_serve(make_hub, listening, told, tls))
+    if ranks is not None:
+        ranks.check()
+    return hub
 
 
 async def _serve(
@@ -58,7 +63,7 @@ async def _serve(
 ) -> Hub:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # the last one tells of a rank that is lost
         with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread, or not here
             loop.add_signal_handler(number, stop.set)
             signals.append(number)
