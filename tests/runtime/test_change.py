@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -10,6 +11,7 @@ import pytest
 
 from worldrt.engine.device import HostDevice, host_buffer
 from worldrt.runtime import change
+from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.change import Change
 
 TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -21,7 +23,8 @@ def hidden(values, dtype):
 
 
 def bound(first, second, clips=1):
-    return SimpleNamespace(device=HostDevice(), clips=clips, blocks=None, hidden=(first, second))
+    whole = {"pieces": partial(BoundDenoiser.pieces, None), "summed": partial(BoundDenoiser.summed, None)}
+    return SimpleNamespace(device=HostDevice(), clips=clips, blocks=None, hidden=(first, second), **whole)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -11,7 +11,7 @@ from worldrt.runtime.noise import initial_noise
 from worldrt.runtime.samplers import rectified_flow_ab2, rectified_flow_euler
 from worldrt.runtime.sampling import sample
 from worldrt.runtime.shortcuts import Shortcuts
-from worldrt.runtime.skipping import Skipping, cosine
+from worldrt.runtime.skipping import Skipping, cosine, products
 from worldrt.runtime.steps import Steps
 
 SHAPE = DenoiserShape(16, 3, 4, 6, 7)
@@ -249,8 +249,8 @@ def test_a_row_without_guidance_evaluates_one_text(tiny_denoiser):
 def test_the_similarity_of_several_clips_is_that_of_the_least_similar():
     rng = np.random.default_rng(0)
     one = rng.standard_normal((2, 3, 4))
-    assert cosine(one, one) == pytest.approx(1)
-    assert cosine(one, np.stack((one[0], -one[1]))) == pytest.approx(-1)
+    assert cosine(products(one, one)) == pytest.approx(1)
+    assert cosine(products(one, np.stack((one[0], -one[1])))) == pytest.approx(-1)
 
 
 def test_all_shortcuts_together_keep_the_formulas(tiny_denoiser):

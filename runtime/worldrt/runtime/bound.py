@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from worldrt.engine.prefetch import BlockWeights
 from worldrt.engine.session import Call, Session
 from worldrt.engine.tensors import Shape
 
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
 LEVELS = ("level", "last_level")
 """Inputs of a denoiser: the level of each frame; and that of a window's last one, of which a call may see a part."""
 ALL = slice(None)  # parts of an evaluation, as slices of its calls
@@ -78,6 +79,15 @@ class BoundDenoiser:
     def result(self) -> np.ndarray[Any, Any]:
         """The state x of whole clips, on the host."""
         return self.device.download(self.x)
+
+    def pieces(self, frames: int, tokens: int) -> tuple[int, int, Sequence[tuple[int, int]]]:
+        """Of activations over so many frames here, each of so many tokens: how many frames the clips have, how many
+        tokens one of those has, and of each frame here its number and which of its tokens is the first here."""
+        return frames, tokens, [(frame, 0) for frame in range(frames)]
+
+    def summed(self, sums: Float64) -> Float64:
+        """Sums over what this process has of the clips, added up over all processes; equal in all of them."""
+        return sums
 
     def keep(self, name: str, shape: Shape, dtype: str) -> Buffer:
         """A buffer that is allocated when first asked for, and has the same address ever after."""

@@ -18,7 +18,8 @@ class Change:
 
     In block form the measure is what the first block adds to its input, for the prompt, as of first-block caching; in
     whole form, and where the first block has no weights of its own on the device, it is the network's input
-    x / (1 + sigma). Activations are sampled: the same tokens of every frame each time, other ones in each frame.
+    x / (1 + sigma). Activations are sampled: the same tokens of every frame each time, other ones in each frame. Where
+    several processes share the clips, each measures its own part, and all find the change of the whole.
     """
 
     def __init__(self, bound: BoundDenoiser, levels: np.ndarray[Any, Any]) -> None:
@@ -31,7 +32,7 @@ class Change:
     def since_kept(self, index: int) -> float:
         """Of row i; the measure is remembered for `keep`. Infinite where nothing was kept."""
         self._now = self._measure(index)
-        return np.inf if self._kept is None else relative_change(self._now, self._kept)
+        return np.inf if self._kept is None else self._relative(self._now, self._kept)
 
     def keep(self) -> None:
         """What was measured last is what later rows are compared with."""
@@ -47,28 +48,28 @@ class Change:
         before, after = (self._sampled(buffer) for buffer in self._bound.hidden)
         return after - before
 
+    def _relative(self, now: Float32, before: Float32) -> float:
+        """sum |now - before| / sum |before| of each clip; the largest."""
+        sums = [np.abs(values).sum(1, dtype=np.float64) for values in (now - before, before)]
+        change, size = self._bound.summed(np.stack(sums))
+        with np.errstate(all="ignore"):
+            return float((change / size).max())
+
     def _sampled(self, hidden: Buffer) -> Float32:
         """Some tokens of every frame of hidden[B, T, S, D], for the prompts of all clips."""
         clips, (_, frames, tokens, width) = self._bound.clips, hidden.shape
-        count = max(1, min(tokens, SAMPLED // (clips * frames * width)))
+        total, of_frame, pieces = self._bound.pieces(frames, tokens)
+        count = max(1, min(of_frame, SAMPLED // (clips * total * width)))
         rows = hidden.reshape((hidden.shape[0] * frames * tokens, width))
-        starts = [int((t * 0.618034) % 1 * (tokens - count + 1)) for t in range(frames)]
-        parts = [
-            rows[at : at + count]
-            for clip in range(clips)
-            for t, start in enumerate(starts)
-            for at in [(clip * frames + t) * tokens + start]
-        ]
-        return np.stack([_numbers(self._bound.device.download(part), hidden.dtype) for part in parts]).reshape(
-            clips, -1
-        )
-
-
-def relative_change(now: Float32, before: Float32) -> float:
-    """mean |now - before| / mean |before| of each row of two arrays (N, values); the largest."""
-    with np.errstate(all="ignore"):
-        change = np.abs(now - before).mean(1, dtype=np.float64) / np.abs(before).mean(1, dtype=np.float64)
-    return float(change.max())
+        parts = [np.zeros((0, width), np.float32)]
+        for clip in range(clips):
+            for index, (t, before) in enumerate(pieces):
+                start = int((t * 0.618034) % 1 * (of_frame - count + 1)) - before
+                first, last = (min(max(place, 0), tokens) for place in (start, start + count))
+                at = (clip * frames + index) * tokens
+                if first < last:
+                    parts.append(_numbers(self._bound.device.download(rows[at + first : at + last]), hidden.dtype))
+        return np.concatenate(parts).reshape(clips, -1)
 
 
 def _numbers(array: np.ndarray[Any, Any], dtype: str) -> Float32:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from worldrt.runtime.bound import ALL, FIRST, REST
+from worldrt.runtime.bound import ALL, FIRST, REST, Float64
 from worldrt.runtime.change import Change
 from worldrt.runtime.shortcuts import Shortcuts
 from worldrt.runtime.steps import Steps
@@ -67,14 +67,21 @@ class _Guidance:
             mask = self._bound.inputs.get("mask")
             known = np.zeros((len(cond), cond.shape[2])) if mask is None else download(mask)
             self._unknown = known[: len(cond), None, :, None, None] < 0.5
-        self._over = cosine(cond * self._unknown, uncond * self._unknown) >= self._least
+        sums = products(cond * self._unknown, uncond * self._unknown)
+        self._over = cosine(self._bound.summed(sums)) >= self._least
 
 
-def cosine(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
-    """The smallest cosine similarity of the rows of two arrays (N, ...)."""
+def products(one: Float64, two: Float64) -> Float64:
+    """(3, N): the sums of a b, a a and b b of the rows of two arrays (N, ...)."""
     a, b = (array.reshape(len(array), -1) for array in (one, two))
+    return np.stack([np.sum(a * b, 1), np.sum(a * a, 1), np.sum(b * b, 1)])
+
+
+def cosine(sums: Float64) -> float:
+    """The smallest cosine similarity of rows with these `products`."""
+    both, first, second = sums
     with np.errstate(all="ignore"):
-        return float((np.sum(a * b, 1) / np.sqrt(np.sum(a * a, 1) * np.sum(b * b, 1))).min())
+        return float((both / np.sqrt(first * second)).min())
 
 
 class _Cache:

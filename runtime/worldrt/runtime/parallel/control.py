@@ -47,11 +47,12 @@ class Control(ABC):
         if self.failure is not None:
             raise RankError(self.failure)
 
-    def collect(self, value: Any) -> list[Any]:
-        """The values of all ranks, each some JSON data, in the order of their ranks. All ranks call this in turn."""
+    def collect(self, value: Any, *, watched: bool = False) -> list[Any]:
+        """The values of all ranks, each some JSON data, in the order of their ranks. All ranks call this in turn.
+        `watched`: it is as a collective, and a rank that does not come is missed; else it takes as long as it takes."""
         number, self._collects = self._collects, self._collects + 1
         self._give(number, value)
-        with self.progress.busy():
+        with self.progress.waiting() if watched else self.progress.busy():
             self._wait(lambda: number in self._agreed)
         with self.changed:
             return self._agreed.pop(number)
