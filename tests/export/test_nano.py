@@ -135,6 +135,7 @@ def test_the_chain_of_blocks_is_the_whole(bundle, blocks, axes):
         made = run_graph(graph, blocks.path(graph.file), taken, store.of_graph(graph, block), blocks.weight_root)
         known.update({key.removeprefix("next_"): value for key, value in made.items()})
 
+    known["row"] = np.array([[0, axes["rows"]]] * axes["frames"], np.float32)
     step("embed")
     for i in range(component.blocks - 1):
         step("block", i)

@@ -117,11 +117,13 @@ def denoiser_spec(graphs, form: str, blocks: int, file: str, guidance: float = 7
     return b.Denoiser(graphs=graphs, form=form, blocks=blocks, **(values | other))
 
 
-def denoiser_bundle(folder: Path, config: DiTConfig, weights: dict[str, torch.Tensor], form: str, onnx: bool):
+def denoiser_bundle(
+    folder: Path, config: DiTConfig, weights: dict[str, torch.Tensor], form: str, onnx: bool, cut: bool = False
+):
     """A bundle of one denoiser, `task`, over given weights by official key, and the sources of its graphs by file."""
     folder.mkdir()
     save_file(weights, folder / "model.safetensors")
-    sources = {f"{source.name}.onnx": source for source in denoiser_graphs(config, form)}
+    sources = {f"{source.name}.onnx": source for source in denoiser_graphs(config, form, attention_cut=cut)}
     for name, source in sources.items():
         ir.save(export_onnx(distinct(source)), folder / name) if onnx else (folder / name).touch()
     sha256 = {file: b.file_sha256(folder / file) for file in sources}
@@ -139,9 +141,14 @@ def denoiser_bundle(folder: Path, config: DiTConfig, weights: dict[str, torch.Te
 def tiny_weights(blocks: int) -> tuple[DiTConfig, dict[str, torch.Tensor]]:
     """A video denoiser with seeded weights."""
     config = DiTConfig(blocks, 32, 2, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=24)
+    return config, random_weights(config)
+
+
+def random_weights(config: DiTConfig) -> dict[str, torch.Tensor]:
+    """Of a denoiser, by official key."""
     generator = torch.Generator().manual_seed(0)
     whole = denoiser_graphs(config, "whole")[0]
-    return config, {
+    return {
         whole.weights[name]: torch.randn(value.shape, generator=generator) * 0.2
         for name, value in whole.module.named_parameters()
     }
@@ -277,4 +284,5 @@ def stubs():
         denoiser_spec=denoiser_spec,
         denoiser_bundle=denoiser_bundle,
         tiny_weights=tiny_weights,
+        random_weights=random_weights,
     )

@@ -70,18 +70,30 @@ def _denoiser(manifest: Manifest, denoiser: Denoiser, batch: int) -> dict[str, R
     temporal = manifest.vae.temporal if manifest.vae is not None else VAE_TEMPORAL
     frames = {fps: (count - 1) // temporal + 1 for fps, count in denoiser.frames.items()}
     lengths = Range(1, frames.get(DEFAULT_FPS, next(iter(frames.values()))), max(frames.values()))
-    text = TEXT_TOKENS
+    count = denoiser.layout.views if denoiser.layout is not None else 1
+    text, views = TEXT_TOKENS, Range(1, count, count)
     if manifest.text is not None:
         text = max(t.max_tokens + (t.place.row if t.place else 0) for t in (manifest.text, *manifest.texts.values()))
     return {
         "batch": Range(1, batch, batch),
         "frames": lengths,
         "context_frames": lengths,
+        "window_frames": lengths,
+        "heads": _heads(denoiser),
         "rows": Range(rows[0], best[0], rows[-1]),
         "columns": Range(columns[0], best[1], columns[-1]),
         "tokens": Range(areas[0], best[0] * best[1], areas[-1]),
         "text": Range(text, text, text),
+        "views": views,
+        "context_views": views,
     }
+
+
+def _heads(denoiser: Denoiser) -> Range:
+    """Any number of those that a model has whose attention is cut out of its blocks, best for all."""
+    embed = denoiser.graphs.get("embed")
+    found = [spec.shape[2] for spec in embed.outputs if spec.name == "q"] if embed is not None else []
+    return Range(1, found[0], found[0]) if found and isinstance(found[0], int) else Range(1, 1, 1)
 
 
 def _vae(manifest: Manifest, vae: Vae) -> dict[str, Range]:

@@ -98,7 +98,8 @@ def locate(
 def _decide(part: Part, options: Options, found: Found) -> Place:
     stored = found.dtype()
     precision = _PRECISIONS.get(options.precision, stored if stored in _PRECISIONS.values() else "float32")
-    whole = not part.task or options.form == "whole" or (options.form == "auto" and found.values() < SMALL)
+    small = options.form == "auto" and found.values() < SMALL and not options.attention_cut
+    whole = not part.task or options.form == "whole" or small
     return Place(part, found, "whole" if whole or part.forms == ("whole",) else "block", precision)
 
 

@@ -76,6 +76,7 @@ def _export(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         quantize=args.quantize,
         natten=args.natten,
         distilled=args.distilled,
+        attention_cut=args.attention_cut,
         **world_flags.options(args, family),
     )
     with _progress(quiet=args.json) as progress:

@@ -73,6 +73,11 @@ def build_parser() -> Parser:
     how.add_argument(
         "--form", default="auto", choices=("auto", "whole", "block"), help="auto: block from 1 B parameters"
     )
+    how.add_argument(
+        "--attention_cut",
+        action="store_true",
+        help="block form with attention as a graph of its own, for --cp_mode ulysses of trt-run",
+    )
     how.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "bf16"), help="auto: as stored")
     how.add_argument(
         "--rope_dtype", default="float32", choices=("float32", "bfloat16"), help="bfloat16: as official pipelines round"

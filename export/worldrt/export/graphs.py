@@ -28,6 +28,12 @@ class GraphSource:
     fold: bool = False
 
 
+def is_cut(source: GraphSource) -> bool:
+    """Whether a graph of the block form has attention cut out of it: its queries have their frames first."""
+    specs = (*source.inputs, *source.outputs)
+    return any(spec.name == "attended" or (spec.name == "q" and spec.shape[0] == "frames") for spec in specs)
+
+
 def renamed(module: nn.Module, prefixes: Mapping[str, str]) -> dict[str, str]:
     """Parameter of a graph -> checkpoint key; the first prefix that fits is replaced."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from worldrt.engine.bundle import Component, Graph
+from worldrt.engine.errors import InputError
 from worldrt.export.checkpoint import Wanted
 from worldrt.export.graphs import GraphSource
 from worldrt.export.link import Segment
@@ -39,6 +40,19 @@ class Options:
     control_embeddings: Path | None = None
     clip: Path | None = None
     model_config: Path | None = None
+    attention_cut: bool = False
+
+
+def check_cut(options: Options) -> None:
+    """Raises `InputError` where attention cannot be cut out."""
+    wrong = {
+        "--form whole": options.form == "whole",
+        "--natten": options.natten,
+        f"--quantize {options.quantize}": options.quantize is not None,
+    }
+    given = next((flag for flag, is_given in wrong.items() if is_given), None)
+    if options.attention_cut and given is not None:
+        raise InputError(f"--attention_cut: it does not go with {given}; leave one of them out")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,19 @@ from worldrt.export.passes.shadow import shadow, widened
 from worldrt.export.trace import complete_axes
 
 # Not the sizes of the trace; a batch of one shows axes that were taken as fixed.
-AXES = {"batch": 1, "frames": 2, "context_frames": 3, "rows": 3, "columns": 2, "text": 6}
+AXES = {
+    "batch": 1,
+    "frames": 2,
+    "context_frames": 3,
+    "window_frames": 4,
+    "rows": 3,
+    "columns": 2,
+    "text": 6,
+    "heads": 5,
+} | {
+    "views": 2,
+    "context_views": 4,
+}
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 ROUNDED_TOLERANCE = 3e-2
 IDS = 100
@@ -85,6 +97,8 @@ def random_inputs(specs: Sequence[TensorSpec], axes: Mapping[str, int]) -> dict[
 def _random(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray[Any, Any]:
     if spec.name == "level":
         return np.exp(random.standard_normal(shape)).astype(np.float32)
+    if spec.name == "row":
+        return np.array([[1 + i, 3 + i] for i in range(shape[0])], np.float32)
     if spec.name in ("position", "view"):
         return np.arange(shape[0], dtype=np.float32)
     if spec.name == "mask":

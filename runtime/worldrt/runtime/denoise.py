@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from worldrt.engine.bundle import Denoiser, Graph
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Buffer, Device
@@ -25,6 +27,10 @@ from worldrt.runtime.components import Opener
 
 NEXT = "next_"
 """An output of a block that is the input of this name, without it, of the next one."""
+ATTEND = "attend"
+"""The graph of attention alone, where it is cut out of the blocks: it is run before each of them, and the head."""
+ROW = "row"
+"""An input (frames, 2) that tells which rows of a frame are here: the first one, and how many it has in all."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class DenoiserModel:
         self.sessions, self._weights, self._blocks, self._last = {}, {}, None, None
 
     @property
+    def batched(self) -> bool:
+        """Whether both texts of guidance go through one call."""
+        return self._guidance == "batched"
+
+    @property
     def conditions(self) -> set[str]:
         """Names of the inputs beside x, levels and text."""
         return conditions_of(self.spec)
@@ -126,6 +137,9 @@ class DenoiserModel:
                 list(self._chain(pool, branch))
             self._blocks.settle()
         chains = [tuple(self._chain(pool, branch)) for branch in branches]
+        if ROW in pool.made:
+            whole = np.array([[0, pool.axes["rows"]]] * pool.axes["frames"], np.float32)
+            self.device.upload(pool.made[ROW], whole)
         texts, x0s = ([pool.made[f"{name} {branch}"] for branch in branches] for name in ("text", "x0"))
         if together:
             texts, x0s = ([both[0][:clips], both[0][clips:]] for both in (texts, x0s))
@@ -167,7 +181,10 @@ class DenoiserModel:
             raise ShapeError(f"{self._entry.file}: a sparse model takes two latent frames or more, got {shape.frames}")
         if "rows" in axes:
             axes["tokens"] = axes["rows"] * axes["columns"]
-        return axes | {"text": shape.text, "context_frames": shape.frames}
+        if ATTEND in self.spec.graphs:
+            axes["heads"] = heads_of(self.spec)
+        seen = {"context_frames": shape.frames, "window_frames": shape.frames, "context_views": shape.views or 1}
+        return axes | {"text": shape.text} | seen
 
     def _chain(self, pool: _Pool, branch: str) -> Iterator[Call]:
         """The calls of one evaluation. Branches share all buffers but text and x0; blocks go to and fro between two
@@ -176,12 +193,23 @@ class DenoiserModel:
         if self.spec.form == "whole":
             yield self._call(pool, "denoise", own)
             return
-        carried = carried_of(self.spec)
-        yield self._call(pool, "embed", own | _side(carried, 0))
+        sides = dict.fromkeys(carried_of(self.spec), 0)
+        yield self._call(pool, "embed", own | self._roles("embed", sides))
+        attend = [self._call(pool, ATTEND, {})] if ATTEND in self.spec.graphs else []
         for i in range(self.spec.blocks - 1):
-            roles = _side(carried, i % 2) | _side(carried, (i + 1) % 2, NEXT)
-            yield self._call(pool, self.spec.block_graph(i), own | roles, i)
-        yield self._call(pool, "head", own | _side(carried, (self.spec.blocks - 1) % 2))
+            name = self.spec.block_graph(i)
+            yield _behind(attend, self._call(pool, name, own | self._roles(name, sides), i))
+        yield _behind(attend, self._call(pool, "head", own | self._roles("head", sides)))
+
+    def _roles(self, name: str, sides: dict[str, int]) -> dict[str, str]:
+        """Roles of what is carried, each in one of two buffers, `sides`: what takes one gives the next in the other."""
+        roles = {carried: f"{carried} {side}" for carried, side in sides.items()}
+        for output in self.spec.graphs[name].outputs:
+            carried = output.name.removeprefix(NEXT)
+            if carried != output.name and carried in sides:
+                sides[carried] = 1 - sides[carried]
+                roles[output.name] = f"{carried} {sides[carried]}"
+        return roles
 
     def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         """Bind each tensor of a graph to the buffer of its role, which is its name unless `roles` says another."""
@@ -195,6 +223,19 @@ class DenoiserModel:
         return call
 
 
+def _behind(before: list[Call], call: Call) -> Call:
+    """A call with another one before it."""
+    if not before:
+        return call
+    (first,) = before
+
+    def both() -> None:
+        first.run()
+        call.run()
+
+    return Call(call.buffers, both)
+
+
 def _instance(name: str, block: int) -> str:
     return f"{name} {block}" if block else name
 
@@ -206,21 +247,31 @@ def _refusal(sessions: tuple[Session, ...]) -> str | None:
 
 def conditions_of(spec: Denoiser) -> set[str]:
     """Names of a denoiser's inputs beside x, levels and text."""
-    return {tensor.name for tensor in _entry(spec).inputs} - {"x", "text", *LEVELS}
+    return {tensor.name for tensor in _entry(spec).inputs} - {"x", "text", ROW, *LEVELS}
+
+
+def heads_of(spec: Denoiser) -> int:
+    """How many heads attention has that is cut out of blocks."""
+    heads = next(tensor.shape[2] for tensor in _entry(spec).outputs if tensor.name == "q")
+    assert isinstance(heads, int)
+    return heads
 
 
 def carried_of(spec: Denoiser) -> tuple[str, ...]:
-    """What each block of the block form takes from the one before it, by the names of its inputs: hidden states, and
-    queries, keys and values, of every stream that the model has. Raises `BundleError` where blocks do not agree."""
-    found: tuple[str, ...] | None = None
+    """What blocks of the block form take and give anew, by the names of their inputs: hidden states, and queries, keys
+    and values, of every stream that the model has. Raises `BundleError` for what a block gives and nothing takes, and
+    for blocks that do not agree where they are one as the other."""
+    taken = {tensor.name for graph in spec.graphs.values() for tensor in graph.inputs}
+    carried: dict[str, None] = {}
     for name in spec.block_graphs():
         graph = spec.graphs[name]
-        made = tuple(output.name.removeprefix(NEXT) for output in graph.outputs)
-        missing = set(made) - {tensor.name for tensor in graph.inputs}
-        if missing or found not in (None, made):
+        made = {output.name: output.name.removeprefix(NEXT) for output in graph.outputs}
+        anew = {plain: None for name, plain in made.items() if name != plain}
+        alike = bool(spec.chain) or not carried or carried == anew
+        if not alike or not set(made.values()) <= taken:
             raise BundleError(f"{graph.file}: expected outputs that the next block takes, got {', '.join(made)}")
-        found = made
-    return found or ()
+        carried |= anew
+    return tuple(carried)
 
 
 def _entry(spec: Denoiser) -> Graph:
@@ -247,8 +298,3 @@ class _Pool:
             self.made[role] = self.device.empty(shape, spec.dtype)
         whole = self.made[role]
         return whole if whole.shape == shape else Buffer(whole.pointer, shape, spec.dtype, whole.owner, whole.device)
-
-
-def _side(carried: tuple[str, ...], side: int, before: str = "") -> dict[str, str]:
-    """Roles of what is carried from block to block: one of two sets of buffers."""
-    return {before + name: f"{name} {side}" for name in carried}

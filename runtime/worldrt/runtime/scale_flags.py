@@ -28,6 +28,13 @@ def add(parser: Parser) -> None:
     add("--cfg_parallel", type=int, choices=(1, 2), help="GPUs for the two texts of guidance (default: 2 if N is even)")
     add("--context_parallel", type=int, metavar="P", help="GPUs that share the frames (default: all that are left)")
     add(
+        "--cp_mode",
+        choices=("gather", "ulysses", "native"),
+        default="gather",
+        help="how these attend to all frames: gather K and V between the graphs (default), or inside TensorRT's engines "
+        "(native); or exchange frames for heads (ulysses, see trt-export --attention_cut)",
+    )
+    add(
         "--collective_timeout",
         type=float,
         default=LIMIT_S,
@@ -70,7 +77,7 @@ def ranks(args: argparse.Namespace) -> Iterator[Ranks | None]:
             args.device = f"cuda:{here.local_rank}"
         elif not args.threads and args.backend in ("onnxruntime", "torch"):
             args.threads = max(1, len(os.sched_getaffinity(0)) // here.local_size)
-        args.ranks = Ranks(control, cfg=args.cfg_parallel, context=args.context_parallel)
+        args.ranks = Ranks(control, cfg=args.cfg_parallel, context=args.context_parallel, mode=args.cp_mode)
         failed = True
         try:
             yield args.ranks

@@ -12,12 +12,13 @@ from worldrt.export.plan import Options
 
 from ...fakes.graph_specs import assert_specs_hold
 
-AXES = {"batch": 2, "frames": 3, "context_frames": 5, "rows": 2, "columns": 4, "tokens": 8, "text": 7}
+AXES = {"batch": 2, "frames": 3, "context_frames": 5, "rows": 2, "columns": 4, "tokens": 8, "text": 7, "heads": 3}
 NANO = variant("nano", "video2world")
 IMAGE = variant("nano", "text2image")
 SOURCES = [
     *denoiser_graphs(NANO.dit, "whole", "bfloat16", "official"),
     *denoiser_graphs(NANO.dit, "block", "bfloat16", "diffusers"),
+    *denoiser_graphs(NANO.dit, "block", "float16", attention_cut=True),
     *denoiser_graphs(IMAGE.dit, "whole"),
     *denoiser_graphs(IMAGE.dit, "block", "float16", "official", rope_dtype="bfloat16"),
     *vae_graphs(NANO.vae, "float16"),
@@ -44,11 +45,14 @@ def test_names_are_those_of_the_contract():
     assert names(denoise.inputs) == ["x", "level", "text", "position", *conditions]
     embed, block, head = denoiser_graphs(NANO.dit, "block")
     state = ["hidden", "q", "kv", "text", "emb", "lora"]
-    assert names(embed.inputs) == ["x", "level", "position", *conditions]
+    assert names(embed.inputs) == ["x", "level", "position", "row", *conditions]
     assert names(embed.outputs) == ["hidden", "q", "kv", "emb", "lora", "rope_cos", "rope_sin"]
     assert names(block.inputs) == [*state, "rope_cos", "rope_sin"] and names(block.outputs) == ["hidden", "q", "kv"]
     assert names(head.inputs) == [*state, "x", "level", *conditions] and names(head.outputs) == ["x0"]
     assert block.inputs[2].shape[0] == "context_frames" and block.outputs[2].shape[0] == "frames"
+    _, attend, block, _ = denoiser_graphs(NANO.dit, "block", attention_cut=True)
+    assert names(attend.inputs) == ["q", "kv"] and names(attend.outputs) == ["attended"] and not attend.weights
+    assert names(block.inputs)[:2] == ["hidden", "attended"] and names(block.outputs) == ["hidden", "q", "kv"]
     assert names(denoiser_graphs(IMAGE.dit)[0].inputs) == ["x", "level", "text", "position"]
     first, _, decode_first, decode_next = vae_graphs(NANO.vae)
     assert names(first.outputs)[:2] == ["latent", "cache_00"] and names(decode_next.inputs)[-1] == "cache_in_31"

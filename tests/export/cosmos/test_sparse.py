@@ -204,7 +204,7 @@ def test_the_network_in_both_forms_is_the_masked_one():
         return torch.func.functional_call(graphs[name].module, weights, values)
 
     x, level, text, position, clean, known = given.values()
-    hidden, q, kv, *rest = run("embed", x, level, position, clean, known)
+    hidden, q, kv, *rest = run("embed", x, level, position, torch.zeros(len(position), 2), clean, known)
     for i, name in enumerate(WINDOWS_NANO.names()[:-1]):
         hidden, q, kv = run(f"block_{name}", hidden, q, kv, text, *rest, i=i)
     x0 = run("head", hidden, q, kv, text, *rest[:2], x, level, clean, known)
@@ -254,7 +254,7 @@ def test_the_exported_graphs_compute_it(bundle):
     if component.form == "whole":
         x0 = run("denoise", arrays)["x0"]
     else:
-        arrays |= run("embed", arrays)
+        arrays |= run("embed", arrays | {"row": np.zeros((len(arrays["position"]), 2), np.float32)})
         for i in range(component.blocks - 1):
             arrays |= run(component.block_graph(i), arrays, i)
         x0 = run("head", arrays)["x0"]

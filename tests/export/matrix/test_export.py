@@ -95,7 +95,7 @@ def test_blocks_one_after_the_other_are_the_network(blocks):
     store = open_weights(blocks, component)
     dit = DiT(SMALL.dit).requires_grad_(False)
     dit.load_state_dict({key: torch.from_numpy(store[key].numpy().copy()) for key in dit.state_dict()})
-    axes = {"batch": 1, "frames": 5, "context_frames": 5, "rows": 3, "columns": 5, "tokens": 15, "text": 6}
+    axes = {"batch": 1, "frames": 5, "window_frames": 5, "rows": 3, "columns": 5, "tokens": 15, "text": 6}
     known = random_inputs(component.graphs["embed"].inputs, axes)
     known["level"] = np.array([SMALL.fixed_levels()], np.float32)
     given = [torch.from_numpy(known[name]) for name in ("x", "text", "control", "position", "level")]

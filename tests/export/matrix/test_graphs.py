@@ -22,12 +22,14 @@ from worldrt.export.plan import Options
 
 from ...fakes.graph_specs import assert_specs_hold
 
-AXES = {"batch": 2, "frames": 3, "context_frames": 4, "rows": 2, "columns": 4, "tokens": 8, "text": 7}
+AXES = {"batch": 2, "frames": 3, "context_frames": 4, "window_frames": 5, "rows": 2, "columns": 4, "tokens": 8}
+AXES |= {"text": 7, "heads": 3}
 SMALL = variant(NANO)
 SOURCES = [
     *denoiser_graphs(SMALL.dit, SMALL.diffusion, "whole", "bfloat16"),
     *denoiser_graphs(SMALL.dit, SMALL.diffusion, "whole", "float16", SMALL.fixed_levels()),
     *denoiser_graphs(SMALL.dit, SMALL.diffusion, "block", "float16"),
+    *denoiser_graphs(SMALL.dit, SMALL.diffusion, "block", attention_cut=True),
     *vae_graphs(SMALL.vae, "float16"),
     *vae_graphs(SMALL.vae, pixel_format="nv12")[2:3],
     *text_graphs(SMALL.t5, "bfloat16"),

@@ -24,6 +24,7 @@ from worldrt.export.quantize.scheme import Array, Scheme
 from worldrt.export.quantize.static import chosen, ranged
 
 _STATE = ("hidden", "q", "kv")  # what a block hands on, in the order of its outputs
+PATCH = 2  # latent rows of a token
 Watch = Callable[[ir.Graph], Mapping[str, ir.Value]]
 
 
@@ -45,7 +46,7 @@ class Chain:
 
     def blocks(self, call: Recorded) -> Iterator[tuple[str, Call]]:
         """What each instance of `block` gives, by its number, and `x0` of the head."""
-        known: dict[str, Buffer] = buffers(call)
+        known: dict[str, Buffer] = buffers(_whole_frames(call))
         known |= self._outputs("embed", self._run("embed", known))
         for i in range(self._entry.blocks - 1):
             done = self._run("block", known, i)
@@ -70,6 +71,12 @@ class Chain:
         if axes:
             axes["tokens"] = axes["rows"] * axes["columns"]
         return self._probes[name].run(inputs, self._store.of_graph(graph, block), axes)
+
+
+def _whole_frames(call: Recorded) -> Recorded:
+    """With which rows of their frames there are, where that was not recorded: all."""
+    frames, rows = call.inputs["x"].shape[2], call.inputs["x"].shape[3] // PATCH
+    return Recorded({"row": np.array([[0, rows]] * frames, np.float32), **call.inputs})
 
 
 def block_ranges(

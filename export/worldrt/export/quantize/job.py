@@ -92,6 +92,8 @@ def quantize_folder(bundle: Bundle, folder: Path, settings: Settings, progress: 
         if entry.sparse is not None:
             raise InputError(f"{task}: {settings.scheme.name} wants a dense denoiser, got one with windows")
         check_form(task, entry.form, settings.scheme)
+        if "attend" in entry.graphs:
+            raise InputError(f"{task}: its attention is cut out of its blocks; export it without --attention_cut")
     with tempfile.TemporaryDirectory(prefix="worldrt-quantize-") as scratch:
         story = _Story(bundle, folder, settings, Path(scratch), progress)
         story.calibrate()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from worldrt.engine.bundle import Denoiser
 from worldrt.engine.errors import InputError
+from worldrt.runtime.denoise import ATTEND, heads_of
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.request import Settings
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 def check_settings(models: Models, task: str, settings: Settings, ranks: Ranks) -> None:
     """Raises `InputError` where a task with such settings cannot run on so many ranks."""
     manifest = models.opener(task).bundle.manifest
-    if settings.shortcuts.step_cache or settings.shortcuts.adaptive_guidance is not None:
-        raise InputError(
-            f"--num_gpus {ranks.size}: --step_cache and --adaptive_guidance look at whole clips, of which no rank has "
-            "one; leave them out, or say --num_gpus 1"
-        )
     temporal = manifest.vae.temporal if manifest.vae is not None else 1
     check_shared(
         manifest.denoisers[task], ranks, 1 + (settings.num_frames - 1) // temporal, guided=settings.guidance != 0
@@ -42,4 +38,21 @@ def check_shared(spec: Denoiser, ranks: Ranks, frames: int, *, guided: bool) -> 
         raise InputError(
             f"--num_gpus {ranks.size}: a sparse model has windows over all frames of a clip, which are not shared out; "
             f"say --num_gpus {few}, or take the dense model"
+        )
+    if ranks.mode == "ulysses":
+        _check_heads(spec, ranks, parts)
+
+
+def _check_heads(spec: Denoiser, ranks: Ranks, parts: int) -> None:
+    if ATTEND not in spec.graphs:
+        raise InputError(
+            f"--cp_mode {ranks.mode}: it wants attention as a graph of its own; export the model with --attention_cut, "
+            "or leave --cp_mode out"
+        )
+    heads = heads_of(spec)
+    if heads % parts:
+        fitting = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+        raise InputError(
+            f"--cp_mode {ranks.mode}: {parts} ranks cannot share {heads} heads evenly; let {fitting} ranks share the "
+            "frames (--context_parallel), or leave --cp_mode out"
         )

@@ -1,29 +1,43 @@
 """A denoiser of which every rank runs a part: one text of guidance, and some of the frames.
 
 The frames of a rank look at those of all ranks. In block form keys and values cross the cut between two blocks with the
-frames first: there the ranks of a group gather them, one contiguous collective for each block. All else is of single
+frames first: there the ranks of a group gather them, one contiguous collective for each block. Where attention is a
+graph of its own, they may exchange frames for heads before and after it instead (`ulysses`). All else is of single
 frames, so each rank keeps to its own, in the graphs and in the sampler, until the end.
+
+Where there are fewer frames than ranks, a frame is cut into pieces of some rows. To the graphs these are frames that
+say where their rows begin; attention does not ask in which order it reads what it reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 
 from worldrt.engine.bundle import Denoiser
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Call
-from worldrt.engine.tensors import TensorSpec
+from worldrt.engine.tensors import TensorSpec, solve_axes
 from worldrt.runtime.bound import BoundDenoiser
 from worldrt.runtime.components import Opener
-from worldrt.runtime.denoise import NEXT, DenoiserModel, DenoiserShape, _Pool, _refusal
+from worldrt.runtime.denoise import ATTEND, NEXT, ROW, DenoiserModel, DenoiserShape, _Pool, _refusal, heads_of
 from worldrt.runtime.parallel.bound import SharedBound
 from worldrt.runtime.parallel.checks import check_shared
 from worldrt.runtime.parallel.communicators.base import Communicator
 from worldrt.runtime.parallel.graphs import AgreedGraphs
 from worldrt.runtime.parallel.ranks import Ranks
-from worldrt.runtime.parallel.share import CONTEXT, Share
+from worldrt.runtime.parallel.share import (
+    CONTEXT,
+    CONTEXT_VIEWS,
+    FRAMES,
+    ROWS,
+    VIEWS,
+    WINDOW_FRAMES,
+    Share,
+    cuts_of,
+)
+from worldrt.runtime.parallel.ulysses import HeadExchange
 
 
 class SharedDenoiser(DenoiserModel):
@@ -32,18 +46,34 @@ class SharedDenoiser(DenoiserModel):
     def __init__(self, opener: Opener, spec: Denoiser, ranks: Ranks) -> None:
         super().__init__(opener, spec)
         self._ranks = ranks
-        self._gathered = gathered_of(spec)
+        gathered_of(spec)
         self._share: Share = Share(0, 1, 1)  # of what is being bound
+        self._gathered: tuple[str, ...] = ()
         self._context: Communicator | None = None
+        self._heads: HeadExchange | None = None  # where that is how ranks share attention
 
     def _bind(self, shape: DenoiserShape, guided: bool, alone: bool) -> BoundDenoiser:
         ranks, mesh = self._ranks, self._ranks.mesh(guided=guided)
         check_shared(self.spec, ranks, shape.frames, guided=guided)
         ranks.open(self.device)
-        self._share = share = ranks.share(shape.frames, guided=guided, whole=self.spec.form == "whole")
+        axis = self._axis(shape, mesh.context)
+        total = (axis == VIEWS and shape.views) or shape.frames
+        share = replace(ranks.share(total, guided=guided, whole=self.spec.form == "whole"), axis=axis)
+        self._gathered = gathered_of(self.spec, CONTEXT_VIEWS if axis == VIEWS else CONTEXT)
+        rows = solve_axes(self.inputs, {"x": shape.latents()}).get(ROWS, 1)
+        if any(spec.name == ROW for spec in self.inputs):
+            share = replace(share, cuts=cuts_of(share.total, share.parts, rows))
+        self._share = share
         self._context = ranks.among(mesh.context_members(ranks.rank)) if share.parts > 1 else None
+        exchanges = self._context is not None and ranks.mode == "ulysses"
+        self._heads = HeadExchange(share, self._context, heads_of(self.spec)) if exchanges and self._context else None
         split = guided and mesh.cfg > 1
-        bound = super()._bind(replace(shape, frames=share.count), guided and not split, alone and not split)
+        own = replace(shape, frames=share.count, height=shape.height // share.cuts)
+        if axis == VIEWS:
+            own = replace(shape, views=share.count)
+        bound = super()._bind(own, guided and not split, alone and not split)
+        if ROW in bound.inputs:
+            self.device.upload(bound.inputs[ROW], share.rows_of_pieces(rows))
         if split:
             bound = self._paired(bound, ranks.among(mesh.pair_members(ranks.rank)))
         specs = {spec.name: spec for graph in self.spec.graphs.values() for spec in graph.inputs}
@@ -51,7 +81,15 @@ class SharedDenoiser(DenoiserModel):
             sessions = tuple(self.sessions.values())
             bound = replace(bound, graphs=self._graphs(self.device, lambda: _refusal(sessions)))
         known = {field.name: getattr(bound, field.name) for field in fields(BoundDenoiser)}
-        return SharedBound(**known, share=share, specs=specs, context=self._context)
+        return SharedBound(**known, ranks=ranks, share=share, specs=specs, context=self._context, rows=rows)
+
+    def _axis(self, shape: DenoiserShape, parts: int) -> str:
+        """What `parts` ranks share: the views of a model that can be cut between them, where they come out even, else
+        frames."""
+        views = shape.views if gathered_of(self.spec, CONTEXT_VIEWS) else None
+        if views is not None and self._ranks.axis is not None:
+            return self._ranks.axis
+        return VIEWS if views is not None and views % parts == 0 else FRAMES
 
     def _graphs(self, device: CudaDevice, refusal: Callable[[], str | None]) -> AgreedGraphs:
         """Steps with their collectives are captured by all ranks or by none."""
@@ -71,18 +109,29 @@ class SharedDenoiser(DenoiserModel):
         return replace(bound, calls=calls, alone=calls, cond=both[0:half], uncond=both[half : 2 * half])
 
     def _axes(self, shape: DenoiserShape, branches: int) -> dict[str, int]:
-        return super()._axes(shape, branches) | {CONTEXT: self._share.total}
+        share, axes = self._share, super()._axes(shape, branches)
+        if share.axis == VIEWS:
+            return axes | {CONTEXT_VIEWS: share.pieces}
+        return axes | {CONTEXT: share.pieces, WINDOW_FRAMES: share.total}
 
     def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
-        graph = self.spec.graphs[name]
-        if self._context is None or graph.file is None:
+        if self._context is None:
             return super()._call(pool, name, roles, instance)
-        made = [output for output in graph.outputs if output.name.removeprefix(NEXT) in self._gathered]
+        if self._heads is not None:
+            if name == ATTEND:
+                return self._attend(pool, self._heads)
+            inputs = self.spec.graphs[ATTEND].inputs
+            sent = self._made(name, [spec.name for spec in inputs if spec.shape[0] in (FRAMES, CONTEXT)])
+            return self._to_heads(pool, self._heads, super()._call(pool, name, roles, instance), sent)
+        made = self._made(name, self._gathered)
         gathers = [self._gather(pool, self._context, output) for output in made]
         seen = {kv: f"every {kv}" for kv in self._gathered}
         own = {output.name: f"own {output.name.removeprefix(NEXT)}" for output in made}
         call = super()._call(pool, name, {**roles, **seen, **own}, instance)
         return Call(call.buffers, _then(call.run, gathers)) if gathers else call
+
+    def _made(self, name: str, wanted: Iterable[str]) -> list[TensorSpec]:
+        return [o for o in self.spec.graphs[name].outputs if o.name.removeprefix(NEXT) in wanted]
 
     def _gather(self, pool: _Pool, context: Communicator, output: TensorSpec) -> Callable[[], None]:
         """What gives all ranks what each has made; buffers are padded so that all send as much."""
@@ -93,14 +142,43 @@ class SharedDenoiser(DenoiserModel):
         )
         return context.all_gather(every, own)
 
+    def _to_heads(self, pool: _Pool, heads: HeadExchange, call: Call, made: list[TensorSpec]) -> Call:
+        """A call, and the exchange behind it that `attend` needs of what it has made."""
+        given = {spec.name: spec for spec in self.spec.graphs[ATTEND].inputs}
+        some = self._some(pool, heads)
+        pairs = [(some.take(f"every {spec.name}", given[spec.name]), call[spec.name]) for spec in made]
+        return Call(call.buffers, _then(call.run, [heads.to_heads(pairs)])) if made else call
 
-def gathered_of(spec: Denoiser) -> tuple[str, ...]:
-    """What blocks take of all frames and make of their own, by name: the frames come first. Raises `BundleError` for a
-    denoiser that cannot be shared so."""
+    def _attend(self, pool: _Pool, heads: HeadExchange) -> Call:
+        """`attend` to all frames in some heads, and the exchange behind it."""
+        graph, some = self.spec.graphs[ATTEND], self._some(pool, heads)
+        specs = (*graph.inputs, *graph.outputs)
+        whole = {spec.name: pool.take(spec.name, spec) for spec in specs}
+        of_frames = {spec.name for spec in specs if spec.shape[0] in (FRAMES, CONTEXT)}
+        buffers = {
+            s.name: some.take(f"every {s.name}", s) if s.name in of_frames else heads.own(whole[s.name]) for s in specs
+        }
+        for spec in graph.outputs:
+            if spec.name not in of_frames:
+                buffers[spec.name] = some.take(f"some {spec.name}", spec)
+        call = self.sessions[ATTEND].bind(some.axes, buffers)
+        results = [spec.name for spec in graph.outputs]
+        back = heads.to_frames([(call[name], whole[name]) for name in results if name in of_frames])
+        gathers = [heads.context.all_gather(whole[name], call[name]) for name in results if name not in of_frames]
+        return Call(call.buffers, _then(call.run, [back, *gathers]))
+
+    def _some(self, pool: _Pool, heads: HeadExchange) -> _Pool:
+        return pool.front({**pool.axes, FRAMES: heads.share.pieces, "heads": heads.each})
+
+
+def gathered_of(spec: Denoiser, context: str = CONTEXT) -> tuple[str, ...]:
+    """What blocks take of all frames, or of the views that `context` is the axis of, and make of their own, by name:
+    the frames or views come first. Raises `BundleError` for a denoiser whose frames cannot be shared so."""
     made = {o.name.removeprefix(NEXT) for graph in spec.graphs.values() for o in graph.outputs}
-    names = {i.name: i for n in spec.block_graphs() for i in spec.graphs[n].inputs if CONTEXT in i.shape}
-    found = tuple(name for name in names if name in made and names[name].shape[0] == CONTEXT)
-    if spec.form == "block" and spec.blocks > 1 and not found:
+    looking = (ATTEND,) if ATTEND in spec.graphs else (*spec.block_graphs(), *({"head"} & set(spec.graphs)))
+    names = {i.name: i for n in looking for i in spec.graphs[n].inputs if context in i.shape}
+    found = tuple(name for name in names if name in made and names[name].shape[0] == context)
+    if spec.form == "block" and spec.blocks > 1 and not found and context == CONTEXT:
         raise BundleError("a denoiser in blocks that take nothing of other frames; export the bundle again")
     return found
 

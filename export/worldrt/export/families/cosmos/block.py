@@ -100,7 +100,11 @@ class Rest(nn.Module):
 
     def forward(self, x_BTSD: Tensor, heads: Heads, gate: Tensor, text_BNC: Tensor, cond: Conditioning) -> Tensor:
         """`gate` is the third part of the block's own modulation."""
-        x_BTSD = x_BTSD + gate * self.output(self.attend(*heads)).view_as(x_BTSD)
+        return self.after(x_BTSD, self.attend(*heads), gate, text_BNC, cond)
+
+    def after(self, x_BTSD: Tensor, attended: Tensor, gate: Tensor, text_BNC: Tensor, cond: Conditioning) -> Tensor:
+        """What follows self-attention; `attended` (B, L, D)."""
+        x_BTSD = x_BTSD + gate * self.output(attended).view_as(x_BTSD)
 
         shift, scale, gate = self.cross_modulation(cond)
         attended = self.cross_attention(modulate(x_BTSD, shift, scale).flatten(1, 2), text_BNC)

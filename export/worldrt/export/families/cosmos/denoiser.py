@@ -6,6 +6,8 @@ A frame with mask 1 is known: the network sees its clean latents at sigma 1e-4, 
 
 The segments meet before self-attention (`block.py`), where Q, K and V are whole tensors that may be gathered from
 other devices. Keys and values travel frame-major, (T, 2, B, H, S, E), so that gathering frames is one contiguous copy.
+A frame of a segment may be a part of one, some of its rows: `row` (T, 2) holds the first of them, and the rows of the
+whole frame.
 """
 
 from __future__ import annotations
@@ -56,12 +58,13 @@ class Embed(nn.Module):
         x_BCTHW: Tensor,
         level_BT: Tensor,
         position_T: Tensor,
+        row_T2: Tensor,
         clean: Tensor | None = None,
         mask_BT: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """hidden, q, kv, emb, lora, rope_cos, rope_sin"""
         scaled, t_BT = precondition(x_BCTHW, level_BT, clean, mask_BT)
-        hidden, cond, tables = self.stem(scaled, t_BT, position_T, mask_BT)
+        hidden, cond, tables = self.stem(scaled, t_BT, position_T, mask_BT, first_row_T=row_T2[:, 0])
         shift, scale, _ = self.modulation(cond)
         heads = self.projection(modulate(hidden, shift, scale), *for_batch(tables, hidden.shape[0]))
         return hidden, *pack(heads, hidden), *cond, *tables

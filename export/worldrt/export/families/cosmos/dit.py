@@ -56,8 +56,9 @@ class Stem(nn.Module):
         position_T: Tensor,
         mask_BT: Tensor | None = None,
         padding_mask: Tensor | None = None,
+        first_row_T: Tensor | None = None,
     ) -> tuple[Tensor, Conditioning, RopeTables]:
-        """Tokens (B, T, S, D), conditioning and RoPE tables.
+        """Tokens (B, T, S, D), conditioning and RoPE tables. Frames that are parts of others begin at `first_row`.
 
         `padding_mask` (B, 1, 8 H, 8 W) is 1 outside of the picture. Pictures fill their frame at inference, so it is
         left out, and with it the last columns of the patch weight.
@@ -72,7 +73,8 @@ class Stem(nn.Module):
             channels.append(padding.unsqueeze(2).expand(-1, 1, frames, -1, -1))
         patches = patchify(torch.cat(channels, dim=1) if len(channels) > 1 else channels[0], PATCH)
         tokens = F.linear(patches, self.patch.weight[:, : patches.shape[-1]])
-        return tokens, self.time(timestep_BT), self.rope.tables(position_T, rows // PATCH, columns // PATCH)
+        tables = self.rope.tables(position_T, rows // PATCH, columns // PATCH, first_row_T)
+        return tokens, self.time(timestep_BT), tables
 
 
 class FinalLayer(nn.Module):

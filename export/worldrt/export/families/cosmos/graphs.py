@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import nn
 
 from worldrt.engine.tensors import TensorSpec
+from worldrt.export.families.cosmos.cut import Attend, BlockCut, EmbedCut, HeadCut
 from worldrt.export.families.cosmos.denoiser import BlockStep, Denoise, Embed, Head
 from worldrt.export.families.cosmos.dit import DiT
 from worldrt.export.families.cosmos.rope import RopeDtype
@@ -32,15 +34,17 @@ def denoiser_graphs(
     key_format: KeyFormat = "official",
     rope_dtype: RopeDtype = "float32",
     device: str = "meta",
+    attention_cut: bool = False,
 ) -> list[GraphSource]:
-    """`denoise` alone (whole form) or `embed`, `block`, `head` (block form), computing in `dtype`.
+    """`denoise` alone (whole form) or `embed`, `block`, `head` (block form), computing in `dtype`. With `attention_cut`
+    there is `attend` besides, and the others have no self-attention.
 
     `block` is blocks i and i + 1 of any i; the runtime runs it blocks - 1 times. Where blocks have windows there is a
     `block_12x24` for every kind of window that these have.
     """
     with torch.device(device):
         dit = DiT(config, rope_dtype).to(getattr(torch, dtype))
-    return _whole(dit, key_format) if form == "whole" else _segments(dit, dtype, key_format)
+    return _whole(dit, key_format) if form == "whole" else _segments(dit, dtype, key_format, attention_cut)
 
 
 def vae_graphs(
@@ -106,25 +110,27 @@ def _whole(dit: DiT, key_format: KeyFormat) -> list[GraphSource]:
     ]
 
 
-def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource]:
+def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat, cut: bool) -> list[GraphSource]:
     config = dit.config
     x, level, position, conditions = _latent_specs(config)
+    row = TensorSpec("row", "float32", ("frames", 2))
     head_dim, last = config.head_dim, config.blocks - 1
     tokens = config.frame_tokens
     hidden = TensorSpec("hidden", dtype, ("batch", "frames", tokens, config.width))
-    q = TensorSpec("q", dtype, ("batch", config.heads, "frames", tokens, head_dim))
-    kv = TensorSpec("kv", dtype, ("frames", 2, "batch", config.heads, tokens, head_dim))
-    all_kv = TensorSpec("kv", dtype, ("context_frames", *kv.shape[1:]))
+    q, kv = _projected(config, dtype, config.heads, cut)
+    all_kv = replace(kv, shape=("context_frames", *kv.shape[1:]))
+    attended = (TensorSpec("attended", dtype, q.shape),) if cut else (q, all_kv)
     cond = (
         TensorSpec("emb", dtype, ("batch", "frames", config.width)),
         TensorSpec("lora", dtype, ("batch", "frames", 3 * config.width)),
     )
     tables = tuple(TensorSpec(f"rope_{name}", "float32", ("frames", tokens, head_dim // 2)) for name in ("cos", "sin"))
-    state = (hidden, q, all_kv, _text_spec(config), *cond)
+    state = (hidden, *attended, _text_spec(config), *cond)
 
-    embed = Embed(dit.stem, dit.block(0))
-    blocks = {name: BlockStep(dit.block(i[0]), dit.block(i[0] + 1)) for name, i in block_instances(config).items()}
-    head = Head(dit.block(last), dit.final)
+    embed = (EmbedCut if cut else Embed)(dit.stem, dit.block(0))
+    step = BlockCut if cut else BlockStep
+    blocks = {name: step(dit.block(i[0]), dit.block(i[0] + 1)) for name, i in block_instances(config).items()}
+    head = (HeadCut if cut else Head)(dit.block(last), dit.final)
     prefixes: list[Mapping[str, str]] = [
         {"stem.": "stem.", "": "blocks.0."},
         {"next_": "blocks.{j}.", "": "blocks.{i}."},
@@ -134,10 +140,11 @@ def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource
         GraphSource(
             "embed",
             embed,
-            inputs=(x, level, position, *conditions),
+            inputs=(x, level, position, row, *conditions),
             outputs=(hidden, q, kv, *cond, *tables),
             weights=_keys(embed, prefixes[0], dit_keys(), key_format),
         ),
+        *([_attend(config, dtype)] if cut else []),
         *(
             GraphSource(
                 name,
@@ -156,6 +163,19 @@ def _segments(dit: DiT, dtype: Dtype, key_format: KeyFormat) -> list[GraphSource
             weights=_keys(head, prefixes[2], dit_keys(), key_format),
         ),
     ]
+
+
+def _projected(config: DiTConfig, dtype: str, heads: int | str, cut: bool) -> tuple[TensorSpec, TensorSpec]:
+    """q and kv of some heads."""
+    e, tokens = config.head_dim, config.frame_tokens
+    q = ("frames", "batch", heads, tokens, e) if cut else ("batch", heads, "frames", tokens, e)
+    return TensorSpec("q", dtype, q), TensorSpec("kv", dtype, ("frames", 2, "batch", heads, tokens, e))
+
+
+def _attend(config: DiTConfig, dtype: Dtype) -> GraphSource:
+    q, kv = _projected(config, dtype, "heads", cut=True)
+    all_kv = replace(kv, shape=("context_frames", *kv.shape[1:]))
+    return GraphSource("attend", Attend(), (q, all_kv), (TensorSpec("attended", dtype, q.shape),), {})
 
 
 def block_instances(config: DiTConfig) -> dict[str, list[int]]:

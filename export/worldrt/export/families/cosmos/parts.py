@@ -13,11 +13,11 @@ from worldrt.export.families.cosmos.segments import segments
 from worldrt.export.families.cosmos.variants import VAE_SCALE, Variant, variants
 from worldrt.export.families.cosmos.weights import dit_keys, vae_keys
 from worldrt.export.modules.keys import KeyMap, text_keys
-from worldrt.export.plan import Built, File, Model, Options, Part
+from worldrt.export.plan import Built, File, Model, Options, Part, check_cut
 
 NANO = "nano"
 _NO_GAIN = "video2world: windows gain nothing on the 40 tokens of nano's frames; its sparse form is to try things out"
-FRAME_BOUND = ("position", "level", "mask", "clean")
+FRAME_BOUND = ("position", "row", "level", "mask", "clean")
 """Inputs that hold one entry per latent frame, and travel with it."""
 
 
@@ -29,6 +29,7 @@ def model(options: Options) -> Model:
         raise InputError(f"no Cosmos-Predict2 model '{options.model} {options.task}'; there are: {known}")
     if options.distilled:
         chosen = [v.distilled() if v.task == "text2image" or len(chosen) == 1 else v for v in chosen]
+    check_cut(options)
     if options.natten:
         chosen = _sparse(chosen, options)
     for v in chosen:
@@ -94,7 +95,12 @@ def _denoiser(v: Variant, options: Options) -> Part:
         v.task,
         Wanted(v.task, tuple(places), _probes(dit_keys(), "stem.patch.weight", shape), _fetch(files.dit, v)),
         lambda form, dtype, key_format: denoiser_graphs(
-            v.dit, form, cast(Any, dtype), cast(Any, key_format), cast(Any, options.rope_dtype)
+            v.dit,
+            form,
+            cast(Any, dtype),
+            cast(Any, key_format),
+            cast(Any, options.rope_dtype),
+            attention_cut=options.attention_cut,
         ),
         describe,
         task=True,

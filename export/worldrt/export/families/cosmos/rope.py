@@ -54,11 +54,17 @@ class Rope:
         angles = position.unsqueeze(1) * frequencies
         return angles.bfloat16().float() if self.dtype == "bfloat16" else angles
 
-    def tables(self, position: Tensor, rows: int, columns: int) -> RopeTables:
-        """Tables for the frames at `position` (frames,) and all tokens of a frame, row by row."""
+    def tables(self, position: Tensor, rows: int, columns: int, first_row: Tensor | None = None) -> RopeTables:
+        """Tables for the frames at `position` (frames,) and all tokens of a frame, row by row. Frames that are parts of
+        others begin at `first_row` (frames,) of them."""
         frames, device = position.shape[0], position.device
         by_frame = self.angles(0, position)[:, None, None]
-        by_row = self.angles(1, torch.arange(rows, dtype=torch.float32, device=device))[None, :, None]
+        row = torch.arange(rows, dtype=torch.float32, device=device)
+        if first_row is None:
+            by_row = self.angles(1, row)[None, :, None]
+        else:
+            places = (first_row.unsqueeze(1) + row).flatten()
+            by_row = torch.unflatten(self.angles(1, places), 0, (frames, rows)).unsqueeze(2)
         by_column = self.angles(2, torch.arange(columns, dtype=torch.float32, device=device))[None, None]
 
         def table(function: str) -> Tensor:

@@ -1,9 +1,11 @@
 """What the denoiser's graphs are linked from: five modules that are traced once each, however many blocks there are.
 
 denoise   First  Middle x blocks  Last          hidden state passes between them; a Middle for each kind of window
-embed     First  Project                        Q and packed K, V pass between them, as in `denoiser.py`
+embed     FirstRows  Project                    Q and packed K, V pass between them, as in `denoiser.py`
 block     Rest   Project
 head      Rest   Last
+
+With attention cut out there are RestCut and ProjectCut in the places of Rest and Project.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from torch import Tensor, nn
 
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.cosmos.block import Block, Conditioning, modulate
+from worldrt.export.families.cosmos.cut import ProjectCut, RestCut
 from worldrt.export.families.cosmos.denoiser import pack, precondition, timestep, to_x0, unpack
 from worldrt.export.families.cosmos.dit import DiT, FinalLayer, Stem, for_batch
 from worldrt.export.families.cosmos.graphs import block_instances
 from worldrt.export.families.cosmos.rope import RopeDtype, RopeTables
 from worldrt.export.families.cosmos.variants import PATCH, DiTConfig
 from worldrt.export.families.cosmos.windows import Window
-from worldrt.export.graphs import GraphSource
+from worldrt.export.graphs import GraphSource, is_cut
 from worldrt.export.link import Segment
 
 
@@ -45,6 +48,28 @@ class First(nn.Module):
         """hidden, emb, lora, rope_cos, rope_sin"""
         scaled, t_BT = precondition(x_BCTHW, level_BT, clean, mask_BT)
         hidden, cond, tables = self.stem(scaled, t_BT, position_T, mask_BT)
+        return hidden, *cond, *tables
+
+
+class FirstRows(nn.Module):
+    """The same of frames that may be some rows of others."""
+
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        self.stem = stem
+
+    def forward(
+        self,
+        x_BCTHW: Tensor,
+        level_BT: Tensor,
+        position_T: Tensor,
+        row_T2: Tensor,
+        clean: Tensor | None = None,
+        mask_BT: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """hidden, emb, lora, rope_cos, rope_sin"""
+        scaled, t_BT = precondition(x_BCTHW, level_BT, clean, mask_BT)
+        hidden, cond, tables = self.stem(scaled, t_BT, position_T, mask_BT, first_row_T=row_T2[:, 0])
         return hidden, *cond, *tables
 
 
@@ -119,11 +144,14 @@ class Last(nn.Module):
 
 def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, graph: GraphSource) -> list[Segment]:
     """What `worldrt.export.link` makes one of the denoiser's graphs from; `graph` is that of the same arguments."""
+    if graph.name == "attend":
+        return []  # it is as small as one
     computed, windows = getattr(torch, dtype), config.block_windows()
+    cut = is_cut(graph)
     with torch.device("meta"):
         dit = DiT(replace(config, blocks=1, windows=None), rope_dtype).to(computed)
         kinds = {window: Block(config, window).to(computed) for window in windows}
-    specs = _specs(config, dtype)
+    specs = _specs(config, dtype, cut)
 
     def segment(
         module: nn.Module,
@@ -142,17 +170,18 @@ def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, graph: GraphS
         source = GraphSource(type(module).__name__.lower(), module, chosen(inputs), chosen(outputs), weights)
         # behind the first one, both tasks are alike
         shape = replace(config, windows=None)
-        if not isinstance(module, First):
+        if not isinstance(module, First | FirstRows):
             shape = replace(shape, rope_ratio=(1, 1, 1), condition_mask=False)
         key = (source.name, source.inputs, shape, window, dtype, rope_dtype)
         return Segment(source, key, repeat=len(blocks), first=blocks[0])
 
+    projects = ProjectCut if cut else Project
     project = "hidden emb lora rope_cos rope_sin", "q kv"
-    rest = "hidden q context_kv text emb lora", "hidden"
+    rest = f"hidden {'attended' if cut else 'q context_kv'} text emb lora", "hidden"
     whole = graph.name == "denoise"
     first = segment(
-        First(dit.stem),
-        "x level position clean mask",
+        First(dit.stem) if whole else FirstRows(dit.stem),
+        "x level position clean mask" if whole else "x level position row clean mask",
         "hidden emb lora rope_cos rope_sin",
         {"stem.": "dit.stem."} if whole else {},
     )
@@ -165,13 +194,13 @@ def segments(config: DiTConfig, dtype: str, rope_dtype: RopeDtype, graph: GraphS
         middle = [segment(Middle(kinds[w]), inputs, "hidden", names, w, run) for w, run in runs]
         return [first, *middle, last]
     if graph.name == "embed":
-        return [first, segment(Project(dit.block(0)), *project, {})]
+        return [first, segment(projects(dit.block(0)), *project, {})]
     window = windows[block_instances(config).get(graph.name, [-1])[0]]  # `head` has the last block
-    here = segment(Rest(kinds[window]), *rest, {}, window)
+    here = segment((RestCut if cut else Rest)(kinds[window]), *rest, {}, window)
     if graph.name == "head":
         return [here, last]
     following = {"modulation.": "next_modulation.", "projection.": "next_projection."}
-    return [here, segment(Project(dit.block(0)), *project, following)]
+    return [here, segment(projects(dit.block(0)), *project, following)]
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
@@ -182,15 +211,17 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     return name
 
 
-def _specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
+def _specs(config: DiTConfig, dtype: str, cut: bool) -> dict[str, TensorSpec]:
     """What passes between segments, and the inputs that all of these graphs have."""
     heads, head_dim, width = config.heads, config.width // config.heads, config.width
     tokens = config.frame_tokens
     kv = (2, "batch", heads, tokens, head_dim)
+    frames_first = ("frames", "batch", heads, tokens, head_dim)
     table = ("frames", tokens, head_dim // 2)
     return {
         "hidden": TensorSpec("hidden", dtype, ("batch", "frames", tokens, width)),
-        "q": TensorSpec("q", dtype, ("batch", heads, "frames", tokens, head_dim)),
+        "q": TensorSpec("q", dtype, frames_first if cut else ("batch", heads, "frames", tokens, head_dim)),
+        "attended": TensorSpec("attended", dtype, frames_first),
         "kv": TensorSpec("kv", dtype, ("frames", *kv)),
         "context_kv": TensorSpec("kv", dtype, ("context_frames", *kv)),
         "emb": TensorSpec("emb", dtype, ("batch", "frames", width)),
@@ -199,5 +230,6 @@ def _specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
         "rope_sin": TensorSpec("rope_sin", "float32", table),
         "text": TensorSpec("text", "float32", ("batch", "text", config.text_width)),
         "position": TensorSpec("position", "float32", ("frames",)),
+        "row": TensorSpec("row", "float32", ("frames", 2)),
         "x0": TensorSpec("x0", "float32", ("batch", config.latent_channels, "frames", *config.latent_size)),
     }

@@ -136,8 +136,11 @@ class Block(nn.Module):
         return self.attn1.project(joined, joined)
 
     def rest(self, streams: Streams, heads: Heads, cond: Conditioning) -> Streams:
-        attended = streams.parted(self.attn1.output(scaled_dot_product(*heads)))
-        streams = _gated(streams, attended, self.norm1.parts(cond))
+        return self.after(streams, scaled_dot_product(*heads), cond)
+
+    def after(self, streams: Streams, attended: Tensor, cond: Conditioning) -> Streams:
+        """What follows attention (B, N + L, D), the text first."""
+        streams = _gated(streams, streams.parted(self.attn1.output(attended)), self.norm1.parts(cond))
         parts = self.norm2.parts(cond)
         spread = self.ff(self.norm2(streams, parts).joined())
         return _gated(streams, streams.parted(spread), parts)
@@ -170,15 +173,19 @@ class ControlBlock(nn.Module):
         return x_BTSD + parts.gate * self.attn1.output(attended).view_as(x_BTSD)
 
 
-def control_bias(position_T: Tensor, tokens: int, frames: int) -> Tensor:
-    """float32 (T, S, F): log S for the controls of earlier frames, log(p + 1) for that of a frame itself at token p."""
+def control_bias(position_T: Tensor, tokens: int, frames: int, place_T2: Tensor | None = None) -> Tensor:
+    """float32 (T, S, F): log S for the controls of earlier frames, log(p + 1) for that of a frame itself at token p.
+    Of frames that are parts of others, `place` tells how many tokens lie before them, and S of the whole."""
     device = position_T.device
     frame_F = torch.arange(frames, dtype=torch.float32, device=device)
     token_S = torch.arange(1, tokens + 1, dtype=torch.float32, device=device)
     ahead_TF = frame_F - position_T.unsqueeze(1)
-    seen_SF = token_S.log().unsqueeze(1)
-    earlier = torch.where(ahead_TF < 0, token_S[-1:].log(), UNSEEN)
-    return torch.where(ahead_TF.unsqueeze(1) == 0, seen_SF, earlier.unsqueeze(1))
+    if place_T2 is None:
+        seen, most = token_S.unsqueeze(1), token_S[-1:]
+    else:
+        seen, most = (place_T2[:, :1] + token_S).unsqueeze(2), place_T2[:, 1:]
+    earlier = torch.where(ahead_TF < 0, most.log(), UNSEEN)
+    return torch.where(ahead_TF.unsqueeze(1) == 0, seen.log(), earlier.unsqueeze(1))
 
 
 def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ the tables of sqrt(abar) and sqrt(1 - abar) are constants of the graph.
 The segments meet before attention. Keys and values of video travel frame-major, (T, 2, B, H, S, E), so that gathering
 frames from other devices is one contiguous copy. The text is in every part of a window, and so are its own keys and
 values; every part computes the same text. A part has the positions of its own frames, and the controls of the whole
-window and the level of its last frame.
+window and the level of its last frame. A frame of a part may itself be a part of one, some of its rows: `row` (T, 2)
+holds the first of them, and the rows of the whole frame.
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ class Embed(nn.Module):
         text_BNC: Tensor,
         control_BFC: Tensor,
         position_T: Tensor,
+        row_T2: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """hidden, text_hidden, q, text_q, kv, text_kv, emb, text_emb, control_hidden, control_bias"""
-        made = self.dit.prepare(x_BCTHW, level_BT, last_level_B1, text_BNC, control_BFC, position_T)
+        made = self.dit.prepare(x_BCTHW, level_BT, last_level_B1, text_BNC, control_BFC, position_T, row_T2)
         first = self.dit.transformer_blocks[0]
         assert isinstance(first, Block)
         packed = pack(first.project(made.streams, made.cond), made.streams)

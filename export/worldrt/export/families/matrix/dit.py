@@ -43,11 +43,13 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(config.latent_channels, config.width, PATCH, stride=PATCH)
         self.text_proj = nn.Linear(config.text_width, config.width)
 
-    def forward(self, x_BCTHW: Tensor, text_BNC: Tensor, position_T: Tensor) -> Streams:
+    def forward(
+        self, x_BCTHW: Tensor, text_BNC: Tensor, position_T: Tensor, first_row_T: Tensor | None = None
+    ) -> Streams:
         weight = self.proj.weight
         _, _, _, rows, columns = x_BCTHW.shape
         video = F.linear(patchify(cast(x_BCTHW, weight.dtype), PATCH), weight.flatten(1), self.proj.bias)
-        by_frame, by_token = self.positions.tables(position_T, rows // PATCH, columns // PATCH)
+        by_frame, by_token = self.positions.tables(position_T, rows // PATCH, columns // PATCH, first_row_T)
         video = video + cast(by_frame, weight.dtype) + cast(by_token, weight.dtype)
         return Streams(video, self.text_proj(cast(text_BNC, weight.dtype)))
 
@@ -127,12 +129,15 @@ class DiT(nn.Module):
         text_BNC: Tensor,
         control_BFC: Tensor,
         position_T: Tensor,
+        row_T2: Tensor | None = None,
     ) -> Prepared:
-        """Everything before the first block. The last timestep is that of the window, of which x may be a part."""
-        streams = self.patch_embed(x_BCTHW, text_BNC, position_T)
+        """Everything before the first block. The last timestep is that of the window, of which x may be a part. Where
+        frames are parts of others, `row` holds the first of their rows, and the rows of the whole."""
+        streams = self.patch_embed(x_BCTHW, text_BNC, position_T, None if row_T2 is None else row_T2[:, 0])
         emb = self.time_embedding(torch.cat([timestep_BT, last_timestep_B1], dim=1))
         control = self.control_embedding(cast(control_BFC, streams.video.dtype))
-        bias = control_bias(position_T, streams.video.shape[2], control_BFC.shape[1])
+        place = None if row_T2 is None else row_T2 * (x_BCTHW.shape[4] // PATCH)
+        bias = control_bias(position_T, streams.video.shape[2], control_BFC.shape[1], place)
         return Prepared(streams, Conditioning(emb[:, :-1], emb[:, -1:]), control, bias)
 
     def finish(self, x_BTSD: Tensor, emb_BTE: Tensor, rows: int, columns: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from worldrt.engine.bundle import Chunk, Diffusion
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.matrix.block import Block, ControlBlock
+from worldrt.export.families.matrix.cut import Attend, BlockCut, EmbedCut, HeadCut
 from worldrt.export.families.matrix.denoiser import BlockStep, Denoise, Embed, Head, Schedule
 from worldrt.export.families.matrix.dit import DiT
 from worldrt.export.families.matrix.vae import DecodeChunk, EncodeChunk
@@ -25,6 +26,7 @@ from worldrt.export.modules.t5 import T5Config
 Form = Literal["whole", "block"]
 STATE = ("hidden", "text_hidden", "q", "text_q", "kv", "text_kv")
 CONTROL = ("control_hidden", "control_bias")
+ATTENDED = ("attended", "text_attended")
 
 CHUNKS = {
     "encode_first": Chunk(3, 9),
@@ -45,17 +47,19 @@ def denoiser_graphs(
     dtype: str = "float32",
     levels: tuple[int, ...] | None = None,
     device: str = "meta",
+    attention_cut: bool = False,
 ) -> list[GraphSource]:
     """`denoise` alone (whole form) or `embed`, `block`, `block_control`, `head` (block form), computing in `dtype`.
 
     `block` is blocks i and i + 1 of any i that has no control block, `block_control` of any other. With `levels`, the
-    noise levels of a window's frames are part of the graph, and what follows from them alone is made constant.
+    noise levels of a window's frames are part of the graph, and what follows from them alone is made constant. With
+    `attention_cut` there is `attend` besides, and the others have no attention to video and text.
     """
     with torch.device(device):
         dit = DiT(config).to(getattr(torch, dtype))
     specs, schedule = tensor_specs(config, dtype), Schedule.of(diffusion)
     if form == "block":
-        return _segments(dit, schedule, specs)
+        return _segments(dit, schedule, specs | cut_specs(config, dtype) if attention_cut else specs)
     inputs = ["x", "text", "control", "position"] + (["level"] if levels is None else [])
     source = _source("denoise", Denoise(dit, schedule, levels), {"dit.": ""}, specs, inputs, ["x0"])
     return [source if levels is None else replace(_of_frames(source, len(levels)), fold=True)]
@@ -70,9 +74,13 @@ def block_instances(config: DiTConfig) -> dict[str, list[int]]:
 def _segments(dit: DiT, schedule: Schedule, specs: Mapping[str, TensorSpec]) -> list[GraphSource]:
     config = dit.config
     whole = {"dit.": ""}
-    embed_inputs = ["x", "level", "last_level", "text", "context_control", "position"]
+    is_cut = "attended" in specs
+    embed, step, last = (EmbedCut, BlockCut, HeadCut) if is_cut else (Embed, BlockStep, Head)
+    embed_inputs = ["x", "level", "last_level", "text", "context_control", "position", "row"]
     embed_outputs = [*STATE, "emb", "text_emb", *CONTROL]
-    state = ["hidden", "text_hidden", "q", "text_q", "context_kv", "text_kv", "emb", "text_emb"]
+    looks = ["q", "text_q", "context_kv", "text_kv"]
+    state = ["hidden", "text_hidden", *(ATTENDED if is_cut else looks), "emb", "text_emb"]
+    attend = [f"some {name}" for name in (*looks, *ATTENDED)]
     head_control = CONTROL if config.has_control(config.blocks - 1) else ()
     blocks = []
     for name, numbers in block_instances(config).items():
@@ -86,12 +94,13 @@ def _segments(dit: DiT, schedule: Schedule, specs: Mapping[str, TensorSpec]) -> 
             "control.": f"control_blocks.{{i-{config.control_start}}}.",
         }
         inputs = state if control is None else [*state, *CONTROL]
-        blocks.append(_source(name, BlockStep(here, following, control), prefixes, specs, inputs, STATE))
+        blocks.append(_source(name, step(here, following, control), prefixes, specs, inputs, STATE))
     head_inputs = [*state, "x", "level", *head_control]
     return [
-        _source("embed", Embed(dit), whole, specs, embed_inputs, embed_outputs),
+        _source("embed", embed(dit), whole, specs, embed_inputs, embed_outputs),
+        *([_source("attend", Attend(), {}, specs, attend[:4], attend[4:])] if is_cut else []),
         *blocks,
-        _source("head", Head(dit, schedule), whole, specs, head_inputs, ["x0"]),
+        _source("head", last(dit, schedule), whole, specs, head_inputs, ["x0"]),
     ]
 
 
@@ -128,8 +137,9 @@ def tensor_specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
         "last_level": ("float32", ("batch", 1)),
         "text": ("float32", ("batch", "text", config.text_width)),
         "control": ("float32", ("batch", "frames", config.control_width)),
-        "context_control": ("float32", ("batch", "context_frames", config.control_width)),
+        "context_control": ("float32", ("batch", "window_frames", config.control_width)),
         "position": ("float32", ("frames",)),
+        "row": ("float32", ("frames", 2)),
         "hidden": (dtype, ("batch", "frames", "tokens", width)),
         "text_hidden": (dtype, ("batch", "text", width)),
         "q": (dtype, ("batch", heads, "frames", "tokens", e)),
@@ -139,10 +149,28 @@ def tensor_specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
         "text_kv": (dtype, (2, "batch", heads, "text", e)),
         "emb": (dtype, ("batch", "frames", config.time_width)),
         "text_emb": (dtype, ("batch", 1, config.time_width)),
-        "control_hidden": (dtype, ("batch", "context_frames", width)),
-        "control_bias": ("float32", ("frames", "tokens", "context_frames")),
+        "control_hidden": (dtype, ("batch", "window_frames", width)),
+        "control_bias": ("float32", ("frames", "tokens", "window_frames")),
     }
     return {key: TensorSpec(key.removeprefix("context_"), kind, shape) for key, (kind, shape) in shapes.items()}
+
+
+def cut_specs(config: DiTConfig, dtype: str) -> dict[str, TensorSpec]:
+    """What `tensor_specs` has otherwise where attention is cut out; `some` of all that `attend` takes and gives, for
+    any number of heads."""
+    e, made = config.head_dim, {}
+    for some, heads in (("", config.heads), ("some ", "heads")):
+        shapes: dict[str, tuple[int | str, ...]] = {
+            "q": ("frames", "batch", heads, "tokens", e),
+            "text_q": (heads, "batch", "text", e),
+            "context_kv": ("context_frames", 2, "batch", heads, "tokens", e),
+            "text_kv": (heads, 2, "batch", "text", e),
+            "attended": ("frames", "batch", heads, "tokens", e),
+            "text_attended": (heads, "batch", "text", e),
+        }
+        for key, shape in shapes.items():
+            made[some + key] = TensorSpec(key.removeprefix("context_"), dtype, shape)
+    return made
 
 
 def vae_graphs(

@@ -26,11 +26,12 @@ from worldrt.export.families.matrix.variants import (
     variant,
 )
 from worldrt.export.modules.keys import text_keys
-from worldrt.export.plan import Built, File, Model, Options, Part
+from worldrt.export.plan import Built, File, Model, Options, Part, check_cut
 
 TASK = "world"
-BINDS = {"text": "clip", "last_level": "clip", "control": "frame", "level": "frame", "position": "constant"}
-"""Positions are those of slots of the window: they stay when frames move on."""
+BINDS = {"text": "clip", "last_level": "clip", "control": "frame", "level": "frame"}
+SLOTS = ("position", "row")
+"""Those of slots of the window: they stay when frames move on."""
 _TEXT_REPOSITORY = "google-t5/t5-11b"
 
 
@@ -42,6 +43,7 @@ def model(options: Options) -> Model:
     for name in ("natten", "distilled", "load_ema", "quantize"):
         if getattr(options, name):
             raise InputError(f"--{name}: there is none of {v.name}; leave it out")
+    check_cut(options)
     if options.fold_levels and options.form != "whole":
         raise InputError("--fold_levels: blocks share one graph, so nothing can be folded into it; add --form whole")
     parts = (_denoiser(v, options), _vae(v, options), _text(v))
@@ -74,7 +76,11 @@ def _denoiser(v: Variant, options: Options) -> Part:
             **_common(built),
             form=built.form,
             blocks=dit.blocks,
-            conditions={s.name: Condition(cast(Any, BINDS[s.name])) for s in inputs if s.name != "x"},
+            conditions={
+                s.name: Condition("constant" if s.name in SLOTS else cast(Any, BINDS[s.name]))
+                for s in inputs
+                if s.name != "x"
+            },
             sampler=Sampler(v.sampler.kind, v.sampler.steps, float(v.sampler.first), float(v.sampler.last)),
             guidance=Guidance("classic", v.guidance),
             sizes={"any": {v.aspect_ratio: v.size_px}},
@@ -94,7 +100,9 @@ def _denoiser(v: Variant, options: Options) -> Part:
             {"diffusers": Probe("control_blocks.0.attn1.to_q.weight", (width, width))},
             _fetch(v, "transformer/"),
         ),
-        lambda form, dtype, key_format: denoiser_graphs(dit, v.diffusion, form, dtype, levels),
+        lambda form, dtype, key_format: denoiser_graphs(
+            dit, v.diffusion, form, dtype, levels, attention_cut=options.attention_cut
+        ),
         describe,
         task=True,
         segments=lambda source, dtype: Segments(dit, v.diffusion, dtype, levels).of(source),

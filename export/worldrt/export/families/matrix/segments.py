@@ -5,6 +5,8 @@ embed           First  Project
 block           Rest   Project
 block_control   Rest   Steer  Project
 head            Rest  (Steer)  Last
+
+With attention cut out there are RestCut and ProjectCut in the places of Rest and Project.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from torch import Tensor, nn
 from worldrt.engine.bundle import Diffusion
 from worldrt.engine.tensors import TensorSpec
 from worldrt.export.families.matrix.block import Block, Conditioning, ControlBlock, Streams
+from worldrt.export.families.matrix.cut import ProjectCut, RestCut
 from worldrt.export.families.matrix.denoiser import Schedule, given_or_fixed, pack, unpack
 from worldrt.export.families.matrix.dit import DiT
-from worldrt.export.families.matrix.graphs import tensor_specs
+from worldrt.export.families.matrix.graphs import cut_specs, tensor_specs
 from worldrt.export.families.matrix.variants import PATCH, DiTConfig
-from worldrt.export.graphs import GraphSource, renamed
+from worldrt.export.graphs import GraphSource, is_cut, renamed
 from worldrt.export.link import Segment
 
 
@@ -41,11 +44,12 @@ class First(nn.Module):
         position_T: Tensor,
         level_BT: Tensor | None = None,
         last_level_B1: Tensor | None = None,
+        row_T2: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """hidden, text_hidden, emb, text_emb, control_hidden, control_bias"""
         level = given_or_fixed(level_BT, self.levels, x_BCTHW)
         last = level[:, -1:] if last_level_B1 is None else last_level_B1
-        made = self.dit.prepare(x_BCTHW, level, last, text_BNC, control_BFC, position_T)
+        made = self.dit.prepare(x_BCTHW, level, last, text_BNC, control_BFC, position_T, row_T2)
         return *made.streams, *made.cond, made.control, made.control_bias
 
 
@@ -138,6 +142,8 @@ class Segments:
 
     def of(self, graph: GraphSource) -> list[Segment]:
         """What `worldrt.export.link` makes a graph from."""
+        if graph.name == "attend":
+            return []  # it is as small as one
         return list(self._whole(graph) if graph.name == "denoise" else self._part(graph))
 
     def _whole(self, graph: GraphSource) -> Iterator[Segment]:
@@ -164,18 +170,22 @@ class Segments:
             yield self._first(graph, top)
             project = {"block.": "dit.transformer_blocks.0."}
         else:
-            yield self._segment(graph, Rest(self.block), _REST, "hidden text_hidden", {"block.": last})
+            rest: nn.Module = RestCut(self.block) if is_cut(graph) else Rest(self.block)
+            looks = "attended text_attended" if is_cut(graph) else "q text_q context_kv text_kv"
+            inputs = f"hidden text_hidden {looks} emb text_emb"
+            yield self._segment(graph, rest, inputs, "hidden text_hidden", {"block.": last})
             if "control_hidden" in names:
                 yield self._segment(graph, Steer(self.control), _STEER, "hidden", {"block.": control})
             project = {"block.": "following."}
         if graph.name == "head":
             yield self._segment(graph, Last(self.dit, self.schedule, None), "hidden emb x level", "x0", top)
         else:
-            yield self._segment(graph, Project(self.block), _MIDDLE, "q text_q kv text_kv", project)
+            made = ProjectCut(self.block) if is_cut(graph) else Project(self.block)
+            yield self._segment(graph, made, _MIDDLE, "q text_q kv text_kv", project)
 
     def _first(self, graph: GraphSource, names: Mapping[str, str]) -> Segment:
         outputs = "hidden text_hidden emb text_emb control_hidden control_bias"
-        inputs = "x text control position level last_level"
+        inputs = "x text control position level last_level row"
         return self._segment(graph, First(self.dit, self.levels), inputs, outputs, names)
 
     def _segment(
@@ -199,19 +209,21 @@ class Segments:
     def _between(self, graph: GraphSource) -> dict[str, TensorSpec]:
         """What passes between segments. In whole form the frames of the window are those of x; fixed levels are those
         of a batch of one."""
-        sizes: dict[int | str, int | str] = {"context_frames": "frames"} if graph.name == "denoise" else {}
+        window = ("context_frames", "window_frames")
+        sizes: dict[int | str, int | str] = dict.fromkeys(window, "frames") if graph.name == "denoise" else {}
         if self.levels is not None:
-            sizes = {"context_frames": len(self.levels), "frames": len(self.levels)}
+            sizes = dict.fromkeys((*window, "frames"), len(self.levels))
 
         def shape(spec: TensorSpec) -> tuple[int | str, ...]:
             alone = {"batch": 1} if self.levels is not None and spec.name.endswith("emb") else {}
             return tuple((sizes | alone).get(entry, entry) for entry in spec.shape)
 
-        specs = tensor_specs(self.config, self.dtype).items()
-        return {key: replace(spec, shape=shape(spec)) for key, spec in specs if key not in _OUTER}
+        specs = tensor_specs(self.config, self.dtype)
+        if is_cut(graph):
+            specs |= cut_specs(self.config, self.dtype)
+        return {key: replace(spec, shape=shape(spec)) for key, spec in specs.items() if key not in _OUTER}
 
 
 _MIDDLE = "hidden text_hidden emb text_emb"
 _STEER = "hidden control_hidden emb text_emb control_bias"
-_REST = "hidden text_hidden q text_q context_kv text_kv emb text_emb"
-_OUTER = ("x", "x0", "level", "last_level", "text", "control", "position")
+_OUTER = ("x", "x0", "level", "last_level", "text", "control", "position", "row")
