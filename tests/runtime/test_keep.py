@@ -229,7 +229,7 @@ def test_a_blocked_film_leaves_nothing(here, nano_by_torch, monkeypatch, prompts
     generator = Generator("text2world", Models.open([nano_by_torch.folder]), guard=Refuser())
     with pytest.raises(BlockedError):
         generator.run(Job(request, "a.mp4"), Plain(), overwrite=False)
-    assert os.listdir() == [] and len(made) == (0 if "gun" in prompts[2] else 2)
+    assert os.listdir() == [] and len(made) in ((0,) if "gun" in prompts[2] else (2, 3))  # one is sampled ahead
 
 
 class Refiner:

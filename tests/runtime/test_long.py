@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from itertools import islice
 
@@ -19,6 +20,7 @@ from worldrt.runtime.pipelines.video2world import DEFAULT_NEGATIVE_PROMPT
 from worldrt.runtime.request import Settings
 
 TASK = "video2world"
+DEADLINE_S = 120.0
 CLIP = Request("a red car", steps=1, num_frames=9, width=48, height=32, seed=3)
 FILM = replace(CLIP, num_chunks=3, chunk_prompts=("a red car", "it turns", "it stops"))
 
@@ -102,18 +104,46 @@ def test_handed_over_frames_are_clips_one_after_another(nano_by_torch, overlap):
     assert np.array_equal(film, np.stack(expected))
 
 
-def test_the_first_chunk_is_the_clip_alone_and_frames_stream_out(nano_by_torch):
-    """It is shown before the second one is begun."""
-    told = Told()
+class Beside(Told):
+    """Does not let the second chunk end before all frames of the first one were shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.shown = threading.Event(), threading.Event()
+
+    def progress(self, stage, done, total):
+        super().progress(stage, done, total)
+        if stage == "video2world: sampling" and self.count(stage) == 5:
+            self.begun.set()
+            assert self.shown.wait(DEADLINE_S)
+
+
+def test_the_first_chunk_is_the_clip_alone_and_is_shown_while_the_second_one_is_sampled(nano_by_torch):
+    told = Beside()
     with Video2World.open(nano_by_torch.folder) as world:
         clip = np.stack(list(world(CLIP, frames_of(1))))
         film = world(FILM, frames_of(1), told)
-        assert np.array_equal(np.stack(list(islice(film, 9))), clip)
-        assert told.count("video2world: sampling") == 3  # 0, 1 and 2 of the two evaluations of one step
+        first = [next(film)]
+        assert told.begun.wait(DEADLINE_S)
+        assert np.array_equal(np.stack([*first, *islice(film, 8)]), clip)
+        assert told.count("video2world: sampling") == 5  # 0, 1 and 2 of the two evaluations of one step, and again
+        told.shown.set()
         assert len(list(film)) == 16
     assert told.count("video2world: sampling") == 9
     assert [done for stage, done, _ in told.calls if stage == "video2world: decode"] == list(range(26))
     assert [done for stage, done, _ in told.calls if stage == "video2world: chunks"] == [0, 1, 2, 3]
+
+
+def test_a_film_that_nobody_wants_any_more_is_sampled_no_further(nano_by_torch):
+    told = Beside()
+    with Video2World.open(nano_by_torch.folder) as world:
+        film = world(FILM, frames_of(1), told)
+        next(film)
+        assert told.begun.wait(DEADLINE_S)
+        threading.Timer(0.5, told.shown.set).start()
+        film.close()
+    assert told.shown.is_set() and told.count("video2world: sampling") == 5
+    assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
 
 
 @pytest.mark.parametrize("hand_over", ["latents", "frames"])
@@ -140,7 +170,7 @@ def test_cancelled_within_one_step_of_any_chunk(nano_by_torch):
         frames = world(FILM, frames_of(1), stop)
         with pytest.raises(Cancelled):
             list(frames)
-        assert stop.calls[-1] == ("video2world: sampling", 1, 2)
+        assert stop.count("video2world: sampling") == 5
         assert len(list(world(CLIP, frames_of(1)))) == 9  # the models can be used again
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -112,7 +112,7 @@ class Generator:
         run.job.check_places(overwrite=overwrite)
         refines, warn = self.refines(run.job), run.observer.warn
         keeping = keep_for(self.task, run.job, run.settings, self.models, warn, refines=refines)
-        with keeping as run.keep, self._staged(note, overwrite) as part:
+        with keeping as run.keep, _closed(frames), self._staged(note, overwrite) as part:
             facts = self._write(run, frames, video, overwrite)
             if part is not None:
                 facts["timings_s"] = run.observer.timings.rounded()
@@ -181,3 +181,12 @@ class Generator:
         """What the sidecar holds."""
         facts = sidecar.describe(self.task, run.job, run.settings, self.models, run.observer.timings)
         return facts | {"guardrail": self.guard is not None} | run.facts
+
+
+@contextmanager
+def _closed(frames: Iterator[Frame]) -> Iterator[None]:
+    """In the end nothing works on frames any more, whether all of them were taken or not."""
+    try:
+        yield
+    finally:
+        getattr(frames, "close", lambda: None)()

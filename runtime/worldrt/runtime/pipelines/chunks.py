@@ -1,16 +1,19 @@
 """The chunks of a film, made one after another, and their frames as one stream.
 
 Handed over as `latents`: the last latents of a chunk are the clean latents of the next, bit for bit, and the decoder
-goes on over the border as within a chunk, so that there is no seam.
+goes on over the border as within a chunk, so that there is no seam. Chunks do not depend on frames then, and the next
+one is sampled while one is decoded.
 Handed over as `frames`: the last frames of a chunk, as they were decoded, are encoded again, and each chunk is decoded
 by itself, as in the official code, but without a file between.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +21,7 @@ from worldrt.runtime.keep import Keep
 from worldrt.runtime.long import of_chunk
 from worldrt.runtime.models import Models
 from worldrt.runtime.observer import Observer
+from worldrt.runtime.pipelines.ahead import Ahead, Until
 from worldrt.runtime.pipelines.base import Float32, Frame, Texts, encode_all, sample_clip
 from worldrt.runtime.request import Request, Settings
 from worldrt.runtime.vae import VaeCodec
@@ -44,16 +48,33 @@ class Chunks:
     def frames(self) -> Iterator[Frame]:
         """Yield the frames of the film as they are decoded."""
         stage, total = f"{self.task}: decode", self.settings.total_frames
-        frames = self._by_frames() if self.request.hand_over == "frames" else self._by_latents()
-        for done in range(1, total + 1):
-            frame = next(frames)
-            yield frame
-            self.observer.progress(stage, done, total)
+        with closing(self._by_frames() if self.request.hand_over == "frames" else self._by_latents()) as frames:
+            for done in range(1, total + 1):
+                frame = next(frames)
+                yield frame
+                self.observer.progress(stage, done, total)
 
-    def _by_latents(self) -> Iterator[Frame]:
-        parts, feed = self._parts(), None
+    def _by_latents(self) -> Generator[Frame]:
         if self.models.execution.offload:
-            parts = iter(list(parts))  # each model is loaded once: sampling needs no frames
+            yield from self._decoded(iter(list(self._parts())))  # each model is loaded once: sampling needs no frames
+        elif self.settings.num_chunks > 1 and self._both_at_once():
+            yield from self._decoded_beside()
+        else:
+            yield from self._decoded(self._parts())
+
+    def _both_at_once(self) -> bool:
+        """Whether decoding goes on beside sampling: on a GPU both take turns on its stream."""
+        return self.models.opener(self.task).device.name == "cpu" and self.models.fits(self.task, "vae")
+
+    def _decoded_beside(self) -> Iterator[Frame]:
+        """Each chunk is decoded while the next one is sampled."""
+        stopped = threading.Event()
+        beside = replace(self, observer=Until(self.observer, stopped))
+        with Ahead(beside._parts(), stopped) as parts:
+            yield from self._decoded(parts)
+
+    def _decoded(self, parts: Iterator[Float32]) -> Iterator[Frame]:
+        feed = None
         for latents in parts:
             if feed is None:
                 self._begin_decode()
@@ -72,7 +93,7 @@ class Chunks:
                 known = vae.latent_frames(settings.num_overlap_frames)
                 clean = _ready(latents[:, :, -known:])
 
-    def _by_frames(self) -> Iterator[Frame]:
+    def _by_frames(self) -> Generator[Frame]:
         settings, given = self.settings, self.given
         for i in range(settings.num_chunks):
             latents = self._latents(i, self._encoded(given))
