@@ -65,6 +65,11 @@ def nano(folder):
     return NoKeys(models, task="video2world", size=(32, 32), schedule=methods.swin_dpm(4, 4, 1), guidance=0.0)
 
 
+def matrix(folder):
+    """The nano Matrix: a queue that is steered. With the smallest pictures."""
+    return World(Models.open([folder], options={"threads": 1}), size=(16, 16), base_steps=2)
+
+
 @contextmanager
 def pooled(cluster, make, parts=1, **options):
     """A world in pools, loaded."""

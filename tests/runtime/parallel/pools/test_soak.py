@@ -18,10 +18,13 @@ import pytest
 from worldrt.benchmarks.machine import identify
 from worldrt.benchmarks.results import Table, report, write
 from worldrt.benchmarks.watch import resident_bytes
+from worldrt.export.plan import Options
+from worldrt.export.run import export_bundle
 from worldrt.runtime.live.controls import random_signal
 from worldrt.runtime.parallel.ray_cluster import open_cluster
 
-from .mortal import kill, nano, pooled, session_of, toy
+from ....conftest import shared_folder
+from .mortal import kill, matrix, nano, pooled, session_of, toy
 
 pytestmark = pytest.mark.slow
 FRAMES, KILLS = int(os.environ.get("SOAK_FRAMES", "10000")), int(os.environ.get("SOAK_KILLS", "20"))
@@ -45,13 +48,30 @@ def frames_of(world, controls, at=lambda index: None):
     return digests, gaps_s
 
 
-@pytest.mark.parametrize("model", ["toy", "nano"])
-def test_ten_thousand_frames_survive_twenty_kills(model, request):
-    make = toy if model == "toy" else partial(nano, request.getfixturevalue("nano_bundle"))
+@pytest.fixture(scope="session")
+def matrix_bundle(tmp_path_factory):
+    """The nano Matrix, exported."""
+    folder = shared_folder(tmp_path_factory) / "nano-matrix"
+    if not folder.exists():
+        options = Options("nano-matrix")
+        export_bundle(options, folder, family="matrix", verified=False, torch_program=False)
+    return folder
+
+
+@pytest.fixture
+def make(model, request):
+    """What makes the world."""
+    if model == "toy":
+        return toy
+    return partial({"nano": nano, "matrix": matrix}[model], request.getfixturevalue(f"{model}_bundle"))
+
+
+@pytest.mark.parametrize("model", ["toy", "nano", "matrix"])
+def test_ten_thousand_frames_survive_twenty_kills(model, make):
     alone = make()
     s = alone.schedule
     count = s.given + s.slots + -(-FRAMES // (alone.frames_at_once // s.group)) + 8
-    controls = random_signal(count, 5) if model == "toy" else ["N"] * count
+    controls = ["N"] * count if model == "nano" else random_signal(count, 5)
     expected, _ = frames_of(alone, controls)
     rng = random.Random(11)
     when = set(rng.sample(range(FRAMES // 20, FRAMES - FRAMES // 20), KILLS))
