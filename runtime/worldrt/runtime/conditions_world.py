@@ -72,6 +72,9 @@ class ConditionsWorld:
     def stream(self, told: Told, seed: int) -> Conditions:
         return Conditions(self._sources.take(seed), self.layout)
 
+    def taken(self, asked: Mapping[str, Array]) -> Mapping[str, Array]:
+        return asked
+
     def decoder(self) -> Blank:
         return Blank((self.video.height, self.video.width, 3))
 
@@ -87,6 +90,8 @@ class Conditions:
         images = self._source.next(control).images
         self._waiting.append(mosaic(np.maximum.reduce(list(images.values())), self._layout))
         return {}
+
+    asked = condition
 
     def shown(self, picture: Picture) -> Picture:
         return self._waiting.popleft()

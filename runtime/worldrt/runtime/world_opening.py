@@ -14,6 +14,7 @@ from worldrt.engine.bundle import Manifest, read_manifest
 from worldrt.engine.errors import InputError
 from worldrt.engine.packaged import all_packaged
 from worldrt.runtime import drive_flags, model_flags, safety_flags, scale_flags, world_flags
+from worldrt.runtime.conditions.base import ConditionSource
 from worldrt.runtime.conditions_world import ConditionsWorld
 from worldrt.runtime.images import cover
 from worldrt.runtime.layout_opening import open_layout
@@ -35,9 +36,11 @@ FAMILY = "matrix"
 """The worlds that are meant where nothing is said."""
 
 
-def open_world(args: argparse.Namespace) -> tuple[World | ConditionsWorld, Guard | None]:
-    """The world that the flags describe, and what looks at its prompts; no graph is loaded. Raises `InputError` or
-    `BundleError`."""
+def open_world(
+    args: argparse.Namespace, source: ConditionSource | None = None
+) -> tuple[World | ConditionsWorld, Guard | None]:
+    """The world that the flags describe, and what looks at its prompts; no graph is loaded. `source` in place of what
+    the flags say of sources. Raises `InputError` or `BundleError`."""
     if args.conditions_only:
         return drive_flags.open_conditions_world(args), None
     if args.init_video is not None:
@@ -45,7 +48,7 @@ def open_world(args: argparse.Namespace) -> tuple[World | ConditionsWorld, Guard
     models, base = open_models(args)
     guard = safety_flags.make(args, models)
     if models.opener(TASK).bundle.manifest.denoisers[TASK].layout is not None:
-        return open_layout(args, models), guard
+        return open_layout(args, models, source), guard
     options: dict[str, Any] = {
         "guidance": args.guidance_scale,
         "commit_level": args.commit_level,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -23,8 +24,12 @@ from worldrt.runtime.live.pace import PaceOptions
 from worldrt.runtime.live.session import WorldSession
 from worldrt.runtime.live.steering import Written
 from worldrt.runtime.models import Models
+from worldrt.runtime.parallel.pools.workers import DecodeWorker, DenoiseWorker
+from worldrt.runtime.parallel.pools.world import pooled_world
 from worldrt.runtime.scene.cameras import FRONT_THREE, transforms
 from worldrt.runtime.schedule import methods
+
+from ..parallel.pools.cluster import FakeCluster
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "opendwm"
 NAMES = tuple(camera.name for camera in FRONT_THREE)
@@ -37,7 +42,7 @@ class Bar:
     """A source that draws one bar, further to the right in each frame; under `DL`, to the left."""
 
     controls = ("D", "DL", "DR", "N")
-    fps = 10.0
+    fps, size_px = 10.0, (128, 72)
 
     def __init__(self, seed=0, views=NAMES):
         self.views, self.place, self.index, self.seed, self.closed = tuple(views), 100 + seed, 0, seed, False
@@ -77,8 +82,9 @@ def models(request, stubs, tmp_path_factory):
         made.close()
 
 
-def stand_in(folder, stubs):
-    """A bundle as the exporter describes it, without graphs, and the module of each by its file."""
+def stand_in(folder, stubs, form="whole"):
+    """A bundle as the exporter describes it, without graphs, and the module of each by its file. `form` is that of the
+    denoiser."""
     from worldrt.export import checkpoint
     from worldrt.export.choose import model_of
     from worldrt.export.plan import Built, Options
@@ -94,18 +100,20 @@ def stand_in(folder, stubs):
         weights = {key: value for file in found.files for key, value in load_tensors(file.path).items()}
         weights_of |= {name: fingerprint(root / name) for name in weight_files}
         graphs = {}
-        for source in part.graphs("whole", "float32", found.key_format):
+        own = form if part.task else "whole"
+        for source in part.graphs(own, "float32", found.key_format):
             file = f"{part.name}/{source.name}.onnx"
             (folder / file).write_text(f"stands for {file}")
             modules[file] = source.module
-            graphs[source.name] = stubs.graph_of(source, file, weights, b.file_sha256(folder / file))
+            sha256, block = b.file_sha256(folder / file), part.instances.get(source.name, [0])[0]
+            graphs[source.name] = stubs.graph_of(source, file, weights, sha256, block)
         for file in part.files:
             if file.make is not None:
                 file.make(root, folder / file.name)
             else:
                 shutil.copy(checkpoint.find_file(root, file.name, file.places, file.fetch), folder / file.name)
             files[file.name] = b.file_sha256(folder / file.name)
-        entries[part.name] = part.describe(Built("float32", weight_files, graphs, "whole"))
+        entries[part.name] = part.describe(Built("float32", weight_files, graphs, own))
     texts = {name: entries[name] for name in ("clip", "clip2")}
     denoisers = {"world": entries["world"]}
     made = b.Manifest(
@@ -116,10 +124,10 @@ def stand_in(folder, stubs):
     return folder, modules
 
 
-def world_of(models, **options):
+def world_of(models, source=Bar, **options):
     """With a quarter of the steps."""
     options = {"schedule": methods.opendwm(6, 1)} | options
-    return LayoutWorld(models, lambda seed: Bar(seed), **options)
+    return LayoutWorld(models, source, **options)
 
 
 def session_of(world, signal, **options):
@@ -182,6 +190,44 @@ def test_a_length_is_counted_in_frames_of_the_source(models):
     world = world_of(models)
     again = list(islice(world.generate("", 1, "D,D,DL"), 3))
     assert all(map(np.array_equal, again, made))
+
+
+def far(folder, source):
+    """In a worker, where nothing drives."""
+    return world_of(Models.open([folder], options={"threads": 1}), source=lambda seed: source)
+
+
+def test_a_world_in_pools_has_the_same_frames_though_workers_are_lost(models):
+    """What is asked of a frame travels with its row; a layout lies over the frame that it was drawn for."""
+    signal = ["D", "DL"] * 2
+    showing = Showing("row", True)
+
+    def frames(world):
+        session = session_of(world, signal)
+        session.start("wet road")
+        made = [frame.picture for frame in session.frames()]
+        session.stop()
+        return made
+
+    expected = frames(world_of(models, showing=showing))
+    alone = world_of(models, showing=showing)
+    make = partial(far, models.bundles[0].folder, alone.source)
+    lost = iter(("row", "after row", "decode"))
+    wanted = [next(lost)]
+    counts = iter(range(1000))
+
+    def dies(count, method):
+        if not wanted or method != wanted[0] or next(counts) % 3 < 2:
+            return False
+        wanted[:] = [*islice(lost, 1)]
+        return True
+
+    cluster = FakeCluster(dies)
+    world = pooled_world(alone, cluster, partial(DenoiseWorker, make), [partial(DecodeWorker, make)], window=2, every=3)
+    made = frames(world)
+    assert len(made) == len(expected) == len(signal) and all(map(np.array_equal, made, expected))
+    assert (world.denoise.losses, world.decode[0].losses) == (2, 1)
+    assert not alone._models.text("world").loaded, "models are in the workers alone"
 
 
 def test_layouts_lie_over_the_frames_that_they_were_drawn_for(models):

@@ -30,11 +30,11 @@ def clean(monkeypatch):
 
 def test_the_environment_of_the_matrix_is_the_default(monkeypatch, tmp_path):
     (tmp_path / "bundle.json").touch()
-    monkeypatch.setenv("NUM_GPUS_DIT", "1")
+    monkeypatch.setenv("NUM_GPUS_DIT", "2")
     monkeypatch.setenv("NUM_GPUS_VAE", "3")
     monkeypatch.setenv("MODEL_PATH", str(tmp_path))
     args = world("--ray")
-    assert (args.num_gpus_dit, args.num_gpus_vae, args.bundle) == (1, 3, [str(tmp_path)])
+    assert (args.num_gpus_dit, args.num_gpus_vae, args.bundle) == (2, 3, [str(tmp_path)])
     args = world("--ray", "--num-gpus-vae", "2", "--bundle", "other")
     assert (args.num_gpus_vae, args.bundle) == (2, ["other"])
     args = world()
@@ -58,7 +58,7 @@ def test_a_model_path_that_is_a_checkpoint_holds_the_weights_of_the_bundle(monke
         (["--ray_address", "auto"], "--ray_address: it names a cluster of Ray; add --ray"),
         (["--ray", "--ray_address", "ray://head:10001"], "run this on a machine of the cluster"),
         (["--ray", "--num_gpus_vae", "0"], "--num_gpus_vae: expected a number of GPUs from 1 to 64, got '0'"),
-        (["--ray", "--num_gpus_dit", "2"], "is run by one worker, got 2"),
+        (["--ray", "--num_gpus_dit", "65"], "--num_gpus_dit: expected a number of GPUs from 1 to 64, got '65'"),
         (["--ray", "--ray_window", "0"], "--ray_window: expected 1 to 64, got 0"),
         (["--ray", "--ray_checkpoint", "0"], "--ray_checkpoint: expected 1"),
     ],

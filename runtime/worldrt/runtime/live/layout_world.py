@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from worldrt.engine.bundle import Layout
 from worldrt.engine.errors import InputError
+from worldrt.runtime.conditions._elsewhere import Elsewhere
 from worldrt.runtime.conditions._opened import Sources
 from worldrt.runtime.conditions.base import ConditionFrame, ConditionSource
 from worldrt.runtime.joint_text import Encoded
@@ -67,7 +68,8 @@ class LayoutWorld(World):
             raise InputError(
                 f"conditions: expected {self.layout.views} cameras as the model has views, got {len(first.views)}"
             )
-        self._symbols, self._source_facts, self._fps = tuple(first.controls), dict(first.facts()), first.fps
+        self._told_by = Elsewhere.of(first)
+        self._symbols, self._fps = self._told_by.controls, first.fps
         width, height = mosaic_size(self.layout.views, *self._view_px, self.showing.arrangement)
         self.video = VideoFormat(width, height, max(1, round(self._fps)))
         self._layout_encoder: LayoutEncoder | None = None
@@ -94,7 +96,7 @@ class LayoutWorld(World):
 
     def facts(self) -> Mapping[str, Any]:
         showing = {"arrangement": self.showing.arrangement, "overlay": self.showing.overlay}
-        return dict(super().facts()) | {"source": self._source_facts, "showing": showing}
+        return dict(super().facts()) | {"source": self._told_by.facts(), "showing": showing}
 
     def check(self, prompt: str) -> None:
         """Any prompt will do: what is too long is cut."""
@@ -108,6 +110,20 @@ class LayoutWorld(World):
 
     def stream(self, told: Told, seed: int) -> LayoutStream:
         return LayoutStream(self, told, self._sources.take(seed))
+
+    def taken(self, asked: Asked) -> Mapping[str, Array]:
+        encoded = [self.encoded(text) for text in asked.texts]
+        return {
+            "text": np.stack([one.text for one in encoded]),
+            "pooled": np.stack([one.pooled for one in encoded]),
+            "camera": camera_numbers(asked.frame),
+            "residual": self.residual(asked.frame),
+        }
+
+    @property
+    def source(self) -> Elsewhere:
+        """What its sources say of themselves."""
+        return self._told_by
 
     def decoder(self) -> WorldDecoder:
         return WorldDecoder(self._models.vae(self._task).pictures(self.layout.views, *self.shape[3:]), self._alone)
@@ -148,6 +164,14 @@ class LayoutWorld(World):
         return kept
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a frame is to show: conditions as a source has them, and the prompt of each view."""
+
+    frame: ConditionFrame
+    texts: tuple[str, ...]
+
+
 class LayoutStream:
     """The conditions of one stream: a source that goes on by one frame for each, and prompts that are encoded beside
     the denoising: a new one is seen from the frame after that which it was told with."""
@@ -164,18 +188,19 @@ class LayoutStream:
         self._lock = threading.Lock()
 
     def condition(self, control: str) -> Mapping[str, Array]:
+        self._settle()
+        known = self._coming
+        asked = self.asked(control)
+        if self._coming is not known:  # encoded aside
+            self._job = self._pool.submit(lambda texts: [self._world.encoded(text) for text in texts], self._coming)
+        return self._world.taken(asked)
+
+    def asked(self, control: str) -> Asked:
         frame = self._source.next(control)
-        texts = self._prompts(frame)
-        encoded = [self._world.encoded(text) for text in texts]
         if self._world.showing.overlay:
             with self._lock:
                 self._layouts.append(dict(frame.images))
-        return {
-            "text": np.stack([one.text for one in encoded]),
-            "pooled": np.stack([one.pooled for one in encoded]),
-            "camera": camera_numbers(frame),
-            "residual": self._world.residual(frame),
-        }
+        return Asked(frame, self._prompts(frame))
 
     def shown(self, picture: Picture) -> Picture:
         if self._world.showing.overlay:
@@ -197,14 +222,13 @@ class LayoutStream:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._source.close()
 
-    def _prompts(self, frame: ConditionFrame) -> Sequence[str]:
-        """The prompt of each view for this frame; every few frames the newest ones are encoded aside."""
-        self._settle()
+    def _prompts(self, frame: ConditionFrame) -> tuple[str, ...]:
+        """The prompt of each view for this frame; every few frames the newest ones are taken, from the next frame
+        on."""
         self._texts = self._coming or self._texts
         if self._frame % self._interval == 0:
             self._coming = tuple(f"{text} {self._told.text}".strip() for text in frame.text)
             self._texts = self._texts or self._coming
-            self._job = self._pool.submit(lambda texts: [self._world.encoded(text) for text in texts], self._coming)
         self._frame += 1
         return self._texts
 

@@ -10,11 +10,15 @@ from worldrt.runtime.live.model import Array, LiveModel, Picture, Told
 
 
 class Stream(Protocol):
-    """The conditions of one stream. `condition` is called by one stage and `shown` by another, each in the order of the
-    frames; the others when neither runs."""
+    """The conditions of one stream. `condition`, or `asked`, is called by one stage and `shown` by another, each in the
+    order of the frames; the others when neither runs."""
 
     def condition(self, control: str) -> Mapping[str, Array]:
-        """What the next frame is conditioned on, under a control."""
+        """What the next frame is conditioned on, under a control: `taken` of the model, of what is `asked`."""
+        ...
+
+    def asked(self, control: str) -> Any:
+        """What the next frame is to show, as data that may go to another process; no model runs for it."""
         ...
 
     def shown(self, picture: Picture) -> Picture:
@@ -47,12 +51,16 @@ class StreamModel(Protocol):
         """The conditions of another stream, from its beginning."""
         ...
 
+    def taken(self, asked: Any) -> Mapping[str, Array]:
+        """What the denoiser takes of what is asked of a frame."""
+        ...
+
 
 class Controlled:
     """The conditions of a model that knows controls alone."""
 
     def __init__(self, model: LiveModel) -> None:
-        self.condition = model.condition
+        self.condition = self.asked = model.condition
 
     def shown(self, picture: Picture) -> Picture:
         return picture

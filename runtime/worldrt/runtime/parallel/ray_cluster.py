@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from worldrt.engine.errors import BackendError, InputError
+from worldrt.runtime.parallel.control import LOOPBACK
 from worldrt.runtime.parallel.pools.base import Lost, Make, Ref
 
 STARTS = 4
@@ -117,6 +118,16 @@ def _go_to(folder: str) -> None:
         raise InputError(
             f"{folder}: a worker cannot go there: {error.strerror}; all machines need this folder"
         ) from error
+
+
+def loopback() -> str:
+    """Where workers of one machine meet."""
+    return LOOPBACK
+
+
+def address_of_machine() -> str:
+    """This machine's address as Ray knows it."""
+    return str(importlib.import_module("ray.util").get_node_ip_address())
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-Make = Callable[[], Any]
-"""Makes what a worker holds; it travels to the worker's process, so it is a function of a module or a `partial`."""
+Make = Callable[..., Any]
+"""Makes what a worker holds; it travels to the worker's process, so it is a function of a module or a `partial`. It is
+given nothing, or, in a group of workers, the ranks of the first one."""
 Ref = Any
 """Stands for what a call gives; may be given to another call, which waits for it."""
 

@@ -60,7 +60,7 @@ class FarQueue(Queue):
         self._worker.submit("start", self._text, self._seed, video, self._taken())
 
     def rebind(self, frame: int, condition: Condition) -> None:
-        super().rebind(frame, condition)
+        super().rebind(frame, Condition(condition.sequence))
         self._late.append((frame, condition))
 
     def run(self, row: Row | None = None, each: Callable[..., Iterable[Any]] = map) -> list[Latent]:
@@ -86,7 +86,7 @@ class FarQueue(Queue):
     def _asked(self, frame: int) -> Condition | None:
         condition = self._given_by(frame)
         self._entering.append(condition)
-        return condition
+        return None if condition is None else Condition(condition.sequence)  # its values are for the worker
 
     def _taken(self) -> list[Condition | None]:
         taken, self._entering = self._entering, []

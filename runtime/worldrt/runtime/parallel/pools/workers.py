@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from worldrt.runtime.live.model import Float32, LatentDecoder, LiveModel, Picture, Told
+from worldrt.runtime.live.streams import StreamModel
 from worldrt.runtime.parallel.pools.base import Make
 from worldrt.runtime.parallel.pools.worker import Worker
 from worldrt.runtime.queue import state as queue_state
@@ -50,7 +52,7 @@ class DenoiseWorker(Worker):
         if text is not None:
             self._told.text = text
         for frame, condition in late:
-            self._queue.rebind(frame, condition)
+            self._queue.rebind(frame, self._finished(condition))
         self._given.extend(given)
         leaving = [latent.latent for latent in self._queue.run()]
         batch, channels, *rest = self._queue.shape
@@ -69,8 +71,14 @@ class DenoiseWorker(Worker):
     def _open(self, text: Any, seed: int) -> Queue:
         self._told, self._seed = Told(text), seed
         self._given.clear()
-        self._queue = self._model.queue(self._told, lambda frame: self._given.popleft(), seed)
+        self._queue = self._model.queue(self._told, lambda frame: self._finished(self._given.popleft()), seed)
         return self._queue
+
+    def _finished(self, given: Condition | None) -> Any:
+        """A condition as the denoiser takes it, of one as the session has it."""
+        if given is None or not isinstance(self._model, StreamModel):
+            return given
+        return replace(given, values=self._model.taken(given.values))
 
 
 class DecodeWorker(Worker):

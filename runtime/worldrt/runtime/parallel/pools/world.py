@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from worldrt.runtime.live.model import Array, Float32, LatentDecoder, LiveModel, Picture, Told
+from worldrt.runtime.live.streams import Stream, StreamModel
 from worldrt.runtime.parallel.pools.base import Cluster, Make
 from worldrt.runtime.parallel.pools.queue import FarLatent, FarQueue
 from worldrt.runtime.parallel.pools.stage import Stage
@@ -21,8 +22,9 @@ class PooledWorld:
     """A `LiveModel` for one stream at a time: a new queue ends the one before.
 
     `model` says what the world is, and loads nothing. `denoise` makes a `DenoiseWorker`, and `decode` the workers of
-    the parts of the decoder, each of which takes what the one before gives. `window` is as of `FarQueue`. A checkpoint
-    is taken every `every` rows, and latents; with `spare` a loaded worker waits in each pool.
+    the parts of the decoder, each of which takes what the one before gives; `groups` are for the first, where that is
+    more than one worker. `window` is as of `FarQueue`. A checkpoint is taken every `every` rows, and latents; with
+    `spare` a loaded worker waits in each pool.
     """
 
     def __init__(
@@ -32,17 +34,18 @@ class PooledWorld:
         denoise: Make,
         decode: Sequence[Make],
         *,
+        groups: Cluster | None = None,
         window: int = 1,
         every: int = 8,
         spare: bool = False,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
-        def stage(make: Make, name: str) -> Stage:
-            return Stage(cluster, make, name, every=every, spare=spare, told=told)
+        def stage(where: Cluster, make: Make, name: str) -> Stage:
+            return Stage(where, make, name, every=every, spare=spare, told=told)
 
         self._model, self._window = model, window
-        self.denoise = stage(denoise, "denoise")
-        self.decode = [stage(make, f"decode {i}" if i else "decode") for i, make in enumerate(decode)]
+        self.denoise = stage(groups or cluster, denoise, "denoise")
+        self.decode = [stage(cluster, make, f"decode {i}" if i else "decode") for i, make in enumerate(decode)]
 
     @property
     def video(self) -> VideoFormat:
@@ -91,6 +94,34 @@ class PooledWorld:
         """Let the workers go."""
         for stage in (self.denoise, *self.decode):
             stage.end()
+
+
+class PooledStreams(PooledWorld):
+    """A `StreamModel` in pools: streams go on here, and what a model makes of their conditions is made where it is."""
+
+    @property
+    def latents_per_second(self) -> int:
+        return cast(StreamModel, self._model).latents_per_second
+
+    def stream(self, told: Told, seed: int) -> Stream:
+        return FarStream(cast(StreamModel, self._model).stream(told, seed))
+
+    def taken(self, asked: Any) -> Mapping[str, Array]:
+        return cast(StreamModel, self._model).taken(asked)
+
+
+def pooled_world(model: LiveModel, *args: Any, **options: Any) -> PooledWorld:
+    """A `PooledWorld` of any model; arguments are its own."""
+    kind = PooledStreams if isinstance(model, StreamModel) else PooledWorld
+    return kind(model, *args, **options)
+
+
+class FarStream:
+    """A stream whose conditions are sent as they are asked for."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.asked = self.condition = stream.asked
+        self.shown, self.state, self.restore, self.close = stream.shown, stream.state, stream.restore, stream.close
 
 
 class FarDecoder:
