@@ -8,12 +8,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldrt.benchmarks.cli import main
-from worldrt.benchmarks.costs import cosmos, fit, matrix
+from worldrt.benchmarks.costs import cosmos, fit, matrix, opendwm
 from worldrt.benchmarks.costs.cosmos import Clip
 from worldrt.benchmarks.costs.gpus import GPUS, gpu
 from worldrt.benchmarks.costs.predict import LEVERS, Setting, levers, predict
-from worldrt.benchmarks.costs.published import DENSE_S, SPARSE_CASES, SPARSE_S, times_s
+from worldrt.benchmarks.costs.published import DENSE_S, SCALING, SPARSE_CASES, SPARSE_S, times_s
 from worldrt.benchmarks.costs.runs import run_work
+from worldrt.benchmarks.costs.text import clip as clip_encoder
 from worldrt.benchmarks.costs.text import encoder
 from worldrt.benchmarks.costs.walk import walk_component
 from worldrt.benchmarks.costs.work import Work
@@ -26,6 +27,7 @@ from worldrt.engine.bundle import load_bundle
 from worldrt.engine.errors import InputError
 from worldrt.export.families.cosmos.variants import variant
 from worldrt.export.families.matrix.variants import variant as matrix_variant
+from worldrt.export.families.opendwm.variants import variant as opendwm_variant
 
 TOLERANCE = 1e-3
 
@@ -171,6 +173,77 @@ def test_graphs_and_formulas_agree_on_the_matrix(tmp_path):
     )
 
 
+@pytest.mark.slow  # exports all of nano-opendwm
+def test_graphs_and_formulas_agree_on_opendwm(opendwm_bundle):
+    bundle, v = load_bundle(opendwm_bundle), opendwm_variant("nano-opendwm")
+    parts, call = bundle.manifest.components(), opendwm.Views(6, 3, 4, 7, text=48, batch=2)
+    axes = {"batch": 2, "frames": 6, "text": 48}
+    formulas = {"denoise": opendwm.denoiser(v.dit, call, 4), "layout": opendwm.layout(v.dit, call, 4)}
+    agree(walk_component(bundle, parts["world"], axes), formulas)
+    formulas = {"encode": opendwm.encode(v.vae, 3, 8, 14, 4), "decode": opendwm.decode(v.vae, 3, 8, 14, 4)}
+    agree(walk_component(bundle, parts["vae"], {"batch": 3, "rows": 8, "columns": 14}), formulas)
+    axes = {"batch": 1, "text": 20}
+    agree(walk_component(bundle, parts["text"], axes), {"encode": encoder(v.t5, 20, 4, padded=24)})
+    for name, config in (("clip", v.clip), ("clip2", v.clip2)):
+        agree(walk_component(bundle, parts[name], axes), {"encode": clip_encoder(config, 20, 4)})
+
+
+def test_torch_counts_the_same_flops_for_the_true_opendwm():
+    from worldrt.export.families.opendwm.adapter import ImageAdapter
+    from worldrt.export.families.opendwm.dit import DiT
+    from worldrt.export.families.opendwm.vae import Decode, Encode
+
+    v = opendwm_variant("opendwm")
+    dit = replace(v.dit, layers=3, dual=(0, 1), temporal=(0, 2), crossview=(1,), stages=2)
+    call = opendwm.Views(6, 3, 11, 19, text=154)
+    pictures = (1, call.frames, call.views)
+    with torch.device("meta"):
+        network, adapter = DiT(dit), ImageAdapter(dit)
+        x, text = torch.empty(1, 16, 6, 3, 22, 38), torch.empty(*pictures, call.text, dit.text_width)
+        pooled, camera = torch.empty(*pictures, dit.pooled_width), torch.empty(*pictures, 11)
+        residual = torch.empty(1, 6, dit.stages, 3, call.tokens, dit.width)
+        flops = counted(
+            network, x, torch.empty(*pictures), text, pooled, camera, residual, torch.empty(6), torch.empty(3)
+        )
+        adapted = counted(adapter, torch.empty(1, 3, dit.image_channels, 176, 304))
+        encoded = counted(Encode(v.vae), torch.empty(3, 3, 1, 176, 304))
+        decoded = counted(Decode(v.vae), torch.empty(3, 16, 1, 22, 38))
+    work = opendwm.denoiser(dit, call, 4)
+    assert work.flops == pytest.approx(flops, rel=TOLERANCE)
+    assert work.weight_bytes == 4 * sum(p.numel() for p in network.parameters())
+    assert opendwm.layout(dit, call, 4).flops == pytest.approx(adapted, rel=TOLERANCE)
+    assert opendwm.encode(v.vae, 3, 22, 38, 4).flops == pytest.approx(encoded, rel=TOLERANCE)
+    assert opendwm.decode(v.vae, 3, 22, 38, 4).flops == pytest.approx(decoded, rel=TOLERANCE)
+
+
+@pytest.mark.slow  # exports the sparse transformer of nano
+def test_graphs_and_formulas_agree_on_neighbourhood_attention(tmp_path):
+    from worldrt.export.plan import Options
+    from worldrt.export.run import export_bundle
+
+    options = Options("nano", task="video2world", components=("video2world",), natten=True)
+    export_bundle(options, tmp_path / "bundle", verified=False, torch_program=False)
+    bundle, v = load_bundle(tmp_path / "bundle"), variant("nano", "video2world").sparse("720")
+    axes = {"batch": 2, "frames": 5, "rows": 5, "columns": 8, "text": 512}
+    found = walk_component(bundle, bundle.manifest.denoisers["video2world"], axes)
+    agree(found, cosmos.denoiser(v.dit, Clip(5, 5, 8, batch=2), 4))
+    dense = cosmos.denoiser(variant("nano", "video2world").dit, Clip(5, 5, 8, batch=2), 4)
+    assert found["denoise"].attention < dense["denoise"].attention
+
+
+def test_torch_counts_the_same_flops_for_neighbourhood_attention():
+    from worldrt.export.families.cosmos.dit import DiT
+
+    dit = variant("2B", "video2world").sparse("720").dit
+    assert dit.windows is not None
+    few = replace(dit, blocks=4, windows=replace(dit.windows, blocks=(*dit.windows.blocks[1:4], None)))
+    clip = Clip(3, *dit.windows.grid)
+    with torch.device("meta"):
+        x, frames = torch.empty(1, 16, 3, 2 * clip.rows, 2 * clip.columns), torch.empty(1, 3)
+        flops = counted(DiT(few), x, frames, torch.empty(1, 512, dit.text_width), frames[0], frames)
+    assert cosmos.denoiser(few, clip, 2)["denoise"].flops == pytest.approx(flops, rel=TOLERANCE)
+
+
 def test_published_times_are_met_within_a_tenth_by_two_rates_of_each_gpu():
     errors = fit.errors()
     assert len(errors) == sum(len(times_s(name)) for name in DENSE_S) == 28
@@ -185,6 +258,14 @@ def test_sparse_times_that_took_no_part_in_the_fit_are_near():
         for case, published in zip(SPARSE_CASES, SPARSE_S[name], strict=True):
             run = run_work(case.size, case.resolution, case.fps, sparse=True)
             assert fit.seconds(run, gpu(name), known[name]) == pytest.approx(published, rel=0.2)
+
+
+def test_published_scaling_of_the_official_code_is_predicted():
+    one, eight = (predict(Setting("2B", num_gpus=count), gpu("h100")).total_s for count in (1, 8))
+    assert one / eight / 8 == pytest.approx(SCALING["2B", 8][1][0] / 100, rel=0.1)
+    whole = Setting("14B", num_gpus=8, cfg_parallel=True, vae_parallel=True)
+    best = predict(Setting("14B"), gpu("h100")).total_s / predict(whole, gpu("h100")).total_s / 8
+    assert best >= 0.9 * SCALING["14B", 8][1][0] / 100, "what others reach is within reach"
 
 
 def test_parameters_are_those_that_the_models_are_named_after():
@@ -250,6 +331,15 @@ def test_a_world_is_predicted_in_frames_per_second(capsys):
     assert json.loads(capsys.readouterr().out)["fps"] == pytest.approx(third.fps)
     with pytest.raises(InputError, match="clips of one length"):
         predict_world("matrix-stage2", gpu("h200"))
+
+
+def test_opendwm_is_predicted_as_a_queue_of_frames_of_all_views():
+    world = predict_world("opendwm", gpu("h200"))
+    assert (world.latents, world.frames, world.rows, world.evaluations, world.groups) == (1, 1, 4, 8, 6)
+    assert world.tokens == 6 * 3 * 11 * 19, "six frames in flight, three views of 304 x 176 pixels"
+    assert world.fps == pytest.approx(1 / world.total_s) and 1 < world.fps < 30
+    with pytest.raises(InputError, match="--num_gpus"):
+        predict_world("opendwm", gpu("h200"), num_gpus=2)
 
 
 def test_measured_rates_take_the_place_of_fitted_ones(tmp_path, capsys):

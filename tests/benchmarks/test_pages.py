@@ -48,6 +48,8 @@ def test_a_table_comes_with_the_command_that_measured_it(template):
     assert "* The whole run: worldrt is 2.00 times as fast as diffusers" in text
     chosen = template("<!-- columns: cpu | Time by stage | max_ms, stage -->")
     assert "| max_ms | stage |" in chosen and "p50_ms" not in chosen
+    either = template("<!-- columns: cpu | Speed or Time by stage | median_ms or p50_ms -->")
+    assert "| p50_ms |" in either
     assert text.startswith("<!-- Made by `trt-bench docs` from templates/x.md")
 
 
@@ -57,7 +59,7 @@ def test_a_table_comes_with_the_command_that_measured_it(template):
         ("<!-- table: gpu | Time -->", "no result is named gpu"),
         ("<!-- table: cpu | Speed -->", "its tables are: Time by stage"),
         ("<!-- table: cpu -->", "expected 2 parts"),
-        ("<!-- columns: cpu | Time by stage | p51_ms -->", "not in tuple"),
+        ("<!-- columns: cpu | Time by stage | p51_ms -->", "no column p51_ms; there are stage"),
         ("<!-- chart: cpu -->", "chart"),
         ("<!-- costs: sense -->", "there are work, fit"),
         ("<!-- costs: levers abacus -->", "there are B200"),
@@ -67,3 +69,24 @@ def test_a_table_comes_with_the_command_that_measured_it(template):
 def test_a_directive_that_says_nothing_is_named(template, line, words):
     with pytest.raises(InputError, match=words):
         template(line)
+
+
+def test_what_is_not_measured_yet_says_how_to_measure_it(template, tmp_path):
+    lines = ("<!-- result: io = none-io.json -->", "<!-- table: io | Time of a frame -->", "<!-- answers: io -->")
+    text = template(*lines)
+    assert (
+        text.count("Not measured yet: `trt-bench io --output benchmarks/results`, then `trt-bench docs --newest`.") == 2
+    )
+
+
+def test_the_newest_results_take_the_place_of_older_ones_and_of_none(tmp_path):
+    for name in ("20260101T000000Z-x-io.json", "20260102T000000Z-x-io.json", "20260103T000000Z-x-stream.json"):
+        (tmp_path / name).touch()
+    lines = [
+        "<!-- result: io = none-io.json -->",
+        "<!-- result: a = 20260101T000000Z-x-stream.json -->",
+        "<!-- result: b = 20260102T000000Z-x-stream.json -->",
+        "<!-- result: cpu = 20260102T000000Z-x-cpu.json -->",
+    ]
+    found = generate.newest("\n".join(lines), tmp_path).splitlines()
+    assert found == ["<!-- result: io = 20260102T000000Z-x-io.json -->", *lines[1:]]

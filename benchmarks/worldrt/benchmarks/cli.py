@@ -211,8 +211,8 @@ def _io(args: Namespace, scratch: Path) -> Made:
 def _scale(args: Namespace, scratch: Path) -> Made:
     from worldrt.benchmarks import scale
 
-    tables, samples = scale.run(args.gpu, args.rounds, scratch, say(args))
-    return tables, {"gpu": args.gpu}, samples
+    tables, samples, extra = scale.run(args.gpu, args.rounds, scratch, say(args))
+    return tables, {"gpu": args.gpu}, samples, extra
 
 
 def _page(args: Namespace, scratch: Path) -> Made:

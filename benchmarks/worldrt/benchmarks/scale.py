@@ -12,7 +12,8 @@ from pathlib import Path
 
 from worldrt.benchmarks.costs.gpus import GPU, gpu
 from worldrt.benchmarks.costs.predict import Prediction, Setting, predict
-from worldrt.benchmarks.results import Table
+from worldrt.benchmarks.costs.published import SCALING, scaling_words
+from worldrt.benchmarks.results import Extra, Figure, Table
 from worldrt.benchmarks.scale_ranks import Free, opener, shape, together
 from worldrt.benchmarks.statistics import summarize
 from worldrt.export.families.cosmos.variants import DiTConfig, variant
@@ -27,19 +28,30 @@ Samples = dict[str, list[float]]
 GPUS = (2, 4, 8)
 MESHES = ((2, 1), (3, 1), (2, 2), (4, 2))
 """Ranks, and groups of guidance."""
-PUBLISHED = {("2B", 8): "57 % (official code)", ("14B", 8): "86 to 89 % (other systems, 14B to 30B)"}
 SMALL = DiTConfig(4, 64, 4, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=16)
 FRAMES, ROWS, COLUMNS, TEXT = 5, 8, 8, 4
 
 
-def run(device: str, rounds: int, scratch: Path, say: Callable[[str], None]) -> tuple[list[Table], Samples]:
-    """Traffic on gloo against the formula, host time per segment, predicted scaling."""
+def run(device: str, rounds: int, scratch: Path, say: Callable[[str], None]) -> tuple[list[Table], Samples, Extra]:
+    """Traffic on gloo against the formula, host time per segment, predicted scaling with a figure of it."""
     say("count collectives")
     traffic = _traffic(scratch)
     say("time the host")
     overhead, samples = _overhead(rounds, scratch)
     say("predict")
-    return [traffic, overhead, _scaling(gpu(device), max(samples["segment"]), scratch, say)], samples
+    scaling = _scaling(gpu(device), max(samples["segment_s"]), scratch, say)
+    return [traffic, overhead, scaling], samples, Extra((figure(scaling),))
+
+
+def figure(scaling: Table) -> Figure:
+    """Times faster than one GPU, beside what others have published on eight."""
+    series: dict[str, tuple[tuple[float | str, float], ...]] = {}
+    for size, resolution, count, _, _, percent, _ in scaling.rows:
+        name = f"{size} {resolution}, predicted"
+        series[name] = (*series.get(name, ((1, 1.0),)), (count, count * percent / 100))
+    for (_, count), (name, shares) in SCALING.items():
+        series[f"published: {name}"] = tuple((count, count * share / 100) for share in shares)
+    return Figure("scaling", "Scaling of video2world", "GPUs", "times faster than one", series)
 
 
 def expected(config: DiTConfig, clip: DenoiserShape, ranks: int, groups: int, item_bytes: int = 4) -> tuple[int, int]:
@@ -106,7 +118,7 @@ def _overhead(rounds: int, scratch: Path) -> tuple[Table, Samples]:
     row = (calls, s.count, s.minimum, s.median, s.p90)
     notes = ("A graph that does nothing, the gather behind it, which does nothing too, and the watch over both.",)
     columns = ("segments", "rounds", "min_us", "median_us", "p90_us")
-    return Table("Host time of a segment with its collective", columns, (row,), notes), {"segment": segment}
+    return Table("Host time of a segment with its collective", columns, (row,), notes), {"segment_s": segment}
 
 
 def _scaling(device: GPU, segment_s: float, scratch: Path, say: Callable[[str], None]) -> Table:
@@ -120,7 +132,7 @@ def _scaling(device: GPU, segment_s: float, scratch: Path, say: Callable[[str], 
                 seconds = (many.transformer_s + many.setting.evaluations / 2 * (dit.blocks + 1) * segment_s) * lost
                 share = 100 * one.transformer_s / count / seconds
                 group = f"{2 if many.setting.cfg_parallel else 1} x {many.setting.context}"
-                published = PUBLISHED.get((size, count), "")
+                published = scaling_words(size, count)
                 rows.append((size, f"{resolution}p", count, group, round(seconds, 1), round(share, 1), published))
     say("sleep through a step")
     notes = (

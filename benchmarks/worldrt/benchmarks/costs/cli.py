@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worldrt.benchmarks.costs.fit import Rates
 
 TERA, GIGA = 1e12, 1e9
-WORLDS = ("matrix-stage3", "matrix-stage4")
+WORLDS = ("matrix-stage3", "matrix-stage4", "opendwm")
 
 
 def add(verbs: Any) -> None:
@@ -26,8 +26,8 @@ def add(verbs: Any) -> None:
     parser: cli.Parser = verbs.add_parser("predict", help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=run)
     parser.add_argument("--model", choices=("2B", "14B", *WORLDS), default="2B",
-                        help="video2world, or a world of The Matrix, for which GPUs, rates and FP8 can be chosen "
-                        "(default %(default)s)")  # fmt: skip
+                        help="video2world, or a world of The Matrix or OpenDWM, for which GPU, rates and FP8 can be "
+                        "chosen (default %(default)s)")  # fmt: skip
     parser.add_argument("--gpu", default="h200", help="B200, H200, H200 NVL, H100, H100 PCIe or H100 NVL")
     parser.add_argument("--num_gpus", type=int, default=1)
     parser.add_argument("--resolution", choices=("480", "720"), default="720")

@@ -59,3 +59,14 @@ SPARSE_S: dict[str, tuple[float, float]] = {
 def times_s(name: str) -> dict[Case, float]:
     """The dense ones of a GPU."""
     return {case: seconds for case, seconds in zip(CASES, DENSE_S[name], strict=True) if seconds is not None}
+
+
+SCALING = {("2B", 8): ("official code", (57.0,)), ("14B", 8): ("other systems, 14B to 30B", (86.0, 89.0))}
+"""Percent of ideal scaling on so many GPUs. Official code: 52 s on eight H100, 238 s on one (issue 20 of its
+repository). Others: LightX2V and xDiT, in their READMEs."""
+
+
+def scaling_words(size: str, count: int) -> str:
+    """`57 % (official code)`, or nothing."""
+    name, shares = SCALING.get((size, count), ("", ()))
+    return f"{' to '.join(f'{share:g}' for share in shares)} % ({name})" if shares else ""

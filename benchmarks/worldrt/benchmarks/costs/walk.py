@@ -23,6 +23,8 @@ Shapes = dict[str, tuple[int, ...]]
 Values = dict[str, np.ndarray[Any, Any]]
 SMALL = 4096
 """Values of a tensor that may belong to the computation of a shape."""
+SAME_SHAPE = ("GroupNormalization",)
+"""Operators whose result has the shape of their first input, which ONNX does not infer."""
 PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 
 
@@ -81,6 +83,10 @@ def infer(model: Any, inputs: Mapping[str, Sequence[int]]) -> Shapes:
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
+    for node in model.graph.node:
+        if node.op_type in SAME_SHAPE:
+            node.op_type = "Identity"
+            del node.attribute[:], node.input[1:]
     values: Values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if _inline(t)}
     before = -1
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from worldrt.benchmarks import render
 from worldrt.benchmarks.costs import fit, published
@@ -29,6 +30,7 @@ def section(text: str) -> str:
         "memory": memory,
         "received": received,
         "worlds": worlds,
+        "scaling": scaling,
     }
     if name not in makers:
         raise ValueError(f"there are {', '.join(makers)}")
@@ -151,13 +153,13 @@ def received(device: GPU) -> Table:
 
 
 def worlds(device: GPU) -> Table:
-    """Of The Matrix, on one GPU and on several."""
+    """Of The Matrix, on one GPU and on several, and of OpenDWM."""
     rows = []
-    for model in ("matrix-stage3", "matrix-stage4"):
-        for count in (1, 2, 4, 8):
+    for model in ("matrix-stage3", "matrix-stage4", "opendwm"):
+        for count in (1, 2, 4, 8) if model != "opendwm" else (1,):
             w = predict_world(model, device, count)
             denoising = w.total_s - w.seconds["VAE decode"]
-            rows.append((model, count, w.latents * 4, denoising, w.seconds["VAE decode"], w.fps, w.latency_s))
+            rows.append((model, count, w.frames, denoising, w.seconds["VAE decode"], w.fps, w.latency_s))
     columns = (
         "model",
         "GPUs",
@@ -169,3 +171,22 @@ def worlds(device: GPU) -> Table:
     )
     notes = predict_world("matrix-stage4", device).assumptions
     return Table("Worlds", columns, tuple(rows), tuple(f"Assumed: {line}." for line in notes))
+
+
+def scaling(device: GPU) -> Table:
+    """Of whole runs at 720p over GPUs, beside what others published."""
+    ways: dict[str, dict[str, Any]] = {
+        "tokens": {},
+        "guidance on 2, tokens": {"cfg_parallel": True},
+        "the same, and the VAE": {"cfg_parallel": True, "vae_parallel": True},
+    }
+    rows = []
+    for size in ("2B", "14B"):
+        alone = predict(Setting(size), device).total_s
+        for way, change in ways.items():
+            for count in (2, 4, 8):
+                many = predict(Setting(size, num_gpus=count, **change), device).total_s
+                shown = published.scaling_words(size, count) if way == "tokens" else ""
+                rows.append((size, way, count, many, alone / many, f"{alone / many / count:.0%}", shown))
+    columns = ("model", "divided", "GPUs", "run s", "times faster", "of ideal", "published")
+    return Table("Scaling", columns, tuple(rows))
