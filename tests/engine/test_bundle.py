@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from worldrt.engine.bundle import load_bundle, write_manifest
 from worldrt.engine.errors import BundleError, CheckpointError
-from worldrt.engine.weights import open_weights
+from worldrt.engine.weights import numbered, open_weights
 
 
 def edit(folder, change):
@@ -122,3 +122,8 @@ def test_a_weight_root_that_is_not_utf8_survives(bundle_folder):
     odd = replace(manifest, weights=replace(manifest.weights, root="/models/\udcff"))
     write_manifest(bundle_folder, odd)
     assert load_bundle(bundle_folder).manifest == odd
+
+
+def test_keys_of_weights_count_blocks():
+    assert [numbered("a.{i}.b{j}", 4), numbered("{i-3}", 4)] == ["a.4.b5", "1"]
+    assert [numbered("time.{,1,,,3}.w", block) for block in (1, 4)] == ["time.1.w", "time.3.w"]

@@ -64,6 +64,7 @@ VIDEO = ("denoisers", "video")
     [
         ((*VIDEO, "blocks"), 0, "denoisers.video.blocks: expected a whole number from 1 up, got 0"),
         ((*VIDEO, "form"), "block", "denoisers.video.graphs: expected block and embed and head"),
+        ((*VIDEO, "chain"), ["block_0", "block_1"], "chain: expected names for"),
         ((*VIDEO, "sampler", "steps"), -1, "sampler.steps"),
         ((*VIDEO, "sampler", "sigma_min"), 80, "0 < sigma_min < sigma_max"),
         ((*VIDEO, "sampler", "order"), 0, "sampler.order"),

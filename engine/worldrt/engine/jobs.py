@@ -98,8 +98,9 @@ def choose_block_weights(denoiser: Denoiser, store: WeightStore, asked: str = "a
         return "constants"
     if asked in ("inputs", "constants"):
         return "inputs" if asked == "inputs" else "constants"
-    one = weight_bytes(denoiser.graphs[denoiser.block_graph(0)], store)
-    whole = one * (denoiser.blocks - 1) + sum(weight_bytes(denoiser.graphs[name], store) for name in ("embed", "head"))
+    blocks = [weight_bytes(denoiser.graphs[denoiser.block_graph(i)], store, i) for i in range(denoiser.blocks - 1)]
+    one = max(blocks)
+    whole = sum(blocks) + sum(weight_bytes(denoiser.graphs[name], store) for name in ("embed", "head"))
     free = available_bytes()
     fits = free is None or BUILD_FACTOR * one <= free
     return "constants" if whole <= SMALL_BYTES and fits else "inputs"

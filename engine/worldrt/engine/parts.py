@@ -18,7 +18,8 @@ Quantization = Literal["int8", "fp8", "int8_static", "mxfp8", "nvfp4"]
 class Weight:
     """A checkpoint tensor that a graph uses: as the graph input `name`, or as an initializer by external data.
 
-    `key` may hold `{i}`, `{j}` and `{i-15}`: block number i, j = i + 1 and i - 15 of an instance of a block graph.
+    `key` may hold `{i}`, `{j}` and `{i-15}`: block number i, j = i + 1 and i - 15 of an instance of a block graph; or a
+    list such as `{,1,,3}`: its entry i.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Component:
 class Denoiser(Component):
     """A diffusion transformer. `whole`: one graph `denoise`. `block`: `embed`, `block` (blocks - 1 instances), `head`;
     a `sparse` one has a `block_WINDOW` for each kind of window instead, and takes clips of two latent frames or more;
-    one with `control` has `block` and `block_control`.
+    one with `control` has `block` and `block_control`; `chain` names the graph of each block where there are others.
 
     Levels are sigmas, or with `diffusion` timesteps. With `levels` they are part of the graph, one for each frame of
     its window, and it has no input `level`.
@@ -87,9 +88,12 @@ class Denoiser(Component):
     stream: Stream | None = None
     control: Control | None = None
     layout: Layout | None = None
+    chain: tuple[str, ...] = ()
 
     def block_graph(self, block: int) -> str:
         """The graph that block number `block` is run by; the last one is in `head`."""
+        if self.chain:
+            return self.chain[block]
         if self.sparse is not None:
             return f"block_{self.sparse.windows[block]}"
         controlled = self.control is not None and self.control.start <= block < self.control.end
@@ -99,7 +103,7 @@ class Denoiser(Component):
         """All of them, none in whole form."""
         if self.form == "whole":
             return ()
-        if self.sparse is None and self.control is None:
+        if self._alike:
             return ("block",)
         return tuple(dict.fromkeys(self.block_graph(i) for i in range(self.blocks - 1)))
 
@@ -107,8 +111,12 @@ class Denoiser(Component):
         if graph not in self.block_graphs():
             return (0,)
         blocks = range(self.blocks - 1)
-        alike = self.sparse is None and self.control is None
-        return blocks if alike else [i for i in blocks if self.block_graph(i) == graph]
+        return blocks if self._alike else [i for i in blocks if self.block_graph(i) == graph]
+
+    @property
+    def _alike(self) -> bool:
+        """Whether all blocks are run by one graph."""
+        return self.sparse is None and self.control is None and not self.chain
 
 
 @dataclass(frozen=True)

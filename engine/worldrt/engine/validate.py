@@ -55,7 +55,12 @@ def _check_denoiser(where: str, denoiser: Denoiser, manifest: Manifest) -> None:
     _whole(f"{where}.blocks", denoiser.blocks)
     if denoiser.sparse is not None:
         _check_sparse(where, denoiser)
+    if denoiser.chain:
+        names = f"names for {denoiser.blocks - 1} blocks"
+        fits = denoiser.form == "block" and len(denoiser.chain) == denoiser.blocks - 1
+        _expect(fits and not _FORMS["block"] & set(denoiser.chain), f"{where}.chain", names, denoiser.chain)
     graphs = _FORMS[denoiser.form] | set(denoiser.block_graphs()) | ({"layout"} if denoiser.layout else set())
+    graphs |= {"attend"} & set(denoiser.graphs) if denoiser.form == "block" else set()
     held = set(denoiser.graphs)  # none at all: a record of numbers, that nothing runs
     _expect(held in (graphs, set()), f"{where}.graphs", " and ".join(sorted(graphs)), sorted(denoiser.graphs))
     sampler = denoiser.sampler

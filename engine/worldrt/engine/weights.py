@@ -18,6 +18,7 @@ from worldrt.engine.safetensors import SafetensorsFile, StoredTensor
 SCALE = "scale."
 """What the keys of scales begin with, unlike those of any checkpoint."""
 _NUMBER = re.compile(r"\{(i|j)(?:-(\d+))?\}")
+_LISTED = re.compile(r"\{([\d,]*)\}")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def weight_key(weight: Weight, block: int = 0) -> str:
 
 
 def numbered(template: str, block: int) -> str:
-    """A template with block numbers filled in: i for `{i}`, i + 1 for `{j}`, i - 15 for `{i-15}`."""
-    return _NUMBER.sub(lambda found: str(block + (found[1] == "j") - int(found[2] or 0)), template)
+    """A template with block numbers filled in: i for `{i}`, i + 1 for `{j}`, i - 15 for `{i-15}`, and entry i, from 0
+    on, of a list such as `{,1,,3}`."""
+    filled = _NUMBER.sub(lambda found: str(block + (found[1] == "j") - int(found[2] or 0)), template)
+    return _LISTED.sub(lambda found: ",".join(found[1].split(",")[block : block + 1]), filled)
 
 
 def open_weights(bundle: Bundle, component: Component, *, full: bool = False) -> WeightStore:

@@ -17,6 +17,8 @@ from worldrt.engine.tensors import Shape
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 LEVELS = ("level", "last_level")
 """Inputs of a denoiser: the level of each frame; and that of a window's last one, of which a call may see a part."""
+ROW = "row"
+"""An input (frames, 2) that tells which rows of a frame are here: the first one, and how many it has in all."""
 ALL = slice(None)  # parts of an evaluation, as slices of its calls
 FIRST, REST = slice(0, 2), slice(2, None)  # the graph before the blocks and the first of them, where there is one
 
@@ -58,6 +60,11 @@ class BoundDenoiser:
             array = np.concatenate([array] * (target.shape[0] // self.clips))
         values = np.ascontiguousarray(np.broadcast_to(array, target.shape), np.float32)
         self.device.upload(target, values)
+
+    def fill_branch(self, branch: int, name: str, array: np.ndarray[Any, Any]) -> None:
+        """Write what one of two branches that go through one call sees of an input."""
+        target = self.inputs[name][branch * self.clips : (branch + 1) * self.clips]
+        self.device.upload(target, np.ascontiguousarray(np.broadcast_to(array, target.shape), np.float32))
 
     def fill_levels(self, level: np.ndarray[Any, Any]) -> None:
         """Write the levels of the frames of a window, (N, T), where the graphs take them."""

@@ -9,7 +9,7 @@ from diffusers.models.adapter import AdapterBlock
 
 from worldrt.export.families.opendwm.adapter import ImageAdapter
 from worldrt.export.families.opendwm.denoiser import Denoise
-from worldrt.export.families.opendwm.dit import DiT, Switches
+from worldrt.export.families.opendwm.dit import Conditioning, DiT, Switches
 from worldrt.export.families.opendwm.variants import DiTConfig
 
 CASES = [("dit_a", "t3"), ("dit_a", "t6_cfg"), ("dit_a", "t3_disable"), ("dit_b", "t6"), ("dit_b", "t3_mask")]
@@ -42,7 +42,8 @@ def test_inner_tensors_are_the_official_ones(golden):
     case, inputs = g.case("t3"), g.inputs("t3")
     mid = {name.removeprefix("mid."): value for name, value in case.items() if name.startswith("mid.")}
     x, timestep, text, pooled, camera, residual, position, view = inputs
-    streams, cond = g.dit.prepare(x, timestep, text, pooled, camera, position, view)
+    streams, *known = g.dit.prepare(x, timestep, text, pooled, camera)
+    cond = Conditioning(*known, position, view)
     found = {
         "patch_embed": streams.hidden,
         "context_embed": streams.text,
@@ -124,7 +125,8 @@ def test_views_that_are_masked_are_not_seen(golden):
     """With a mask that lets each view see itself alone, other views change nothing in it before time is mixed."""
     g = golden("dit_b")
     *inputs, position, view = g.inputs("t3_mask")
-    _, cond = g.dit.prepare(*inputs[:5], position, view)
+    _, *known = g.dit.prepare(*inputs[:5])
+    cond = Conditioning(*known, position, view)
     hidden = torch.randn(1, 3, 3, 6, 64)
     changed = hidden.clone()
     changed[:, :, 1:] += torch.randn(1, 3, 2, 6, 64)

@@ -14,8 +14,9 @@ from worldrt.engine.bundle import Layout, Place, Stream, load_bundle, read_manif
 from worldrt.engine.jobs import Wish, jobs_of
 from worldrt.engine.plans import Target
 from worldrt.engine.tensors import TensorSpec
-from worldrt.engine.weights import open_weights
+from worldrt.engine.weights import numbered, open_weights
 from worldrt.export import cli, trace
+from worldrt.export.families.opendwm.blocks import block_graphs, chain_of
 from worldrt.export.families.opendwm.dit import Switches
 from worldrt.export.families.opendwm.graphs import INPUTS, View, denoiser_graphs, vae_graphs
 from worldrt.export.families.opendwm.nano import FILE
@@ -57,6 +58,25 @@ def test_keys_and_size_are_those_of_the_published_checkpoint(golden):
     assert View.of(real) == View(3, 11, 19)
     # 2.11 billion with the text's last queries
     assert 2.08e9 < sum(p.numel() for source in made for p in source.module.parameters()) < 2.14e9
+
+
+@pytest.mark.parametrize("source", block_graphs(SMALL.dit, VIEW, "bfloat16"), ids=lambda s: s.name)
+def test_a_graph_of_the_block_form_does_what_its_specs_say(source):
+    axes = {"batch": 2, "frames": 3, "views": 4, "context_frames": 5, "context_views": 6, "text": 7}
+    assert_specs_hold(source, axes)
+    assert set(source.weights) == {name for name, _ in source.module.named_parameters()}
+
+
+@pytest.mark.parametrize("model", [NANO, "opendwm"])
+def test_blocks_reach_every_weight_of_the_network(model):
+    """Each graph in turn, with the number of its block in the names of its weights."""
+    v = variant(model)
+    chain, made = chain_of(v.dit), {source.name: source for source in block_graphs(v.dit, View.of(v))}
+    assert len(chain) == len(v.dit.temporal) + len(v.dit.crossview) - 1
+    names = [("embed", 0), *zip(chain, range(len(chain)), strict=True), ("head", 0), ("layout", 0)]
+    assert {name for name, _ in names} == set(made)
+    reached = {numbered(key, i) for name, i in names for key in made[name].weights.values()}
+    assert reached == {key for source in denoiser_graphs(v.dit, View.of(v)) for key in source.weights.values()}
 
 
 def test_a_graph_is_linked_from_parts_that_reach_every_weight():
@@ -103,6 +123,18 @@ def test_the_bundle_can_be_inspected(opendwm_bundle, capsys):
 
 
 @pytest.mark.slow
+def test_the_block_form_does_what_modules_do(tmp_path):
+    """Every graph by ONNX Runtime, with views and frames of other numbers than they were traced with."""
+    options = Options(NANO, form="block", components=("world",))
+    report = export_bundle(options, tmp_path / "b", family="opendwm", verified=True, torch_program=False)
+    assert len({row.graph for row in report.verified}) == 2 + 4 + 1
+    assert all(row.passed for row in report.verified), report.verified
+    bundle = load_bundle(tmp_path / "b")
+    spec = bundle.manifest.denoisers["world"]
+    assert (spec.form, spec.blocks) == ("block", 6) and spec.chain == chain_of(SMALL.dit)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["world/denoise", "world/layout", "vae/decode", "clip2/encode"])
 def test_graphs_do_what_modules_do(opendwm_bundle, name):
     """By ONNX Runtime, with the checkpoint's own weights."""
@@ -123,7 +155,6 @@ def test_flags_of_other_families_are_refused(capsys, tmp_path):
     for flags, says in (
         (["--model", NANO, "--fold_levels"], "it is about The Matrix"),
         (["--model", "nano", "--model_config", str(tmp_path)], "it is about OpenDWM"),
-        (["--model", NANO, "--form", "block"], "world has the form whole"),
     ):
         assert cli.main([*flags, "-o", str(tmp_path / "b")]) == 2
         assert says in capsys.readouterr().err

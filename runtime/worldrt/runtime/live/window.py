@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from worldrt.engine.errors import BundleError
-from worldrt.runtime.bound import BoundDenoiser
+from worldrt.runtime.bound import LEVELS, BoundDenoiser
 from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
 from worldrt.runtime.live.model import Array, Float32
 
 NUMBERS = ("position", "view")
 """Of slots and views: 0, 1, 2, ..."""
+BRANCHES = 2
 UNKNOWN = ("mask", "clean")
 """What tells a model of clips which of its frames are known. A queue tells by levels, so none is."""
 
@@ -34,6 +35,24 @@ class Seen:
 class _Window:
     bound: BoundDenoiser
     filled: dict[str, Array] = field(default_factory=dict)
+
+    def fill_both(self, both: Sequence[Seen]) -> None:
+        """Write what two branches see that go through one call, each into its half; as `fill` otherwise."""
+        if any([self._is_new(f"text {i}", one.text) for i, one in enumerate(both)]):  # both are known afterwards
+            self.bound.fill_text(both[0].text, both[1].text)
+        for i, one in enumerate(both):
+            changing = {"x": one.x} | dict(zip(LEVELS, (one.level, one.level[:, -1:]), strict=True))
+            kept = {
+                n: values for n, values in one.conditions.items() if n != "text" and self._is_new(f"{n} {i}", values)
+            }
+            for name, values in (changing | kept).items():
+                if name in self.bound.inputs:
+                    self.bound.fill_branch(i, name, values)
+
+    def _is_new(self, name: str, values: Array) -> bool:
+        known = self.filled.get(name) is values
+        self.filled[name] = values
+        return not known
 
     def fill(self, seen: Seen) -> None:
         """Write what a branch sees; what is the same array as before is there already."""
@@ -71,8 +90,19 @@ class WindowDenoiser:
         return self.x0s([Seen(branch, text, x, level, conditions)])[0]
 
     def x0s(self, seen: Sequence[Seen]) -> list[Float32]:
-        """x0 of each, which may be evaluated at once."""
+        """x0 of each. Two branches of guidance go through one call where the model is to take them so."""
+        if len(seen) == BRANCHES and self._model.batched:
+            return self._at_once(seen)
         return [self._evaluated(one) for one in seen]
+
+    def _at_once(self, both: Sequence[Seen]) -> list[Float32]:
+        with self._lock:
+            window = self._window(both[0], guided=True)
+            window.fill_both(both)
+            bound = window.bound
+            bound.step(("x0",), bound.run)
+            assert bound.uncond is not None
+            return [bound.device.download(part) for part in (bound.cond, bound.uncond)]
 
     def _evaluated(self, seen: Seen) -> Float32:
         with self._lock:

@@ -73,7 +73,19 @@ class Attention(nn.Module):
 
     def forward(self, x_nLD: Tensor, bias: Tensor | None = None) -> Tensor:
         """Over sequences; `bias` is added to the scores."""
-        q, k, v = self._own(x_nLD)
+        return self.look(*self.project(x_nLD), bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x (..., D), each shaped as x."""
+        q, k = (
+            norm(torch.unflatten(to(x), -1, (self.heads, -1))).flatten(-2)
+            for norm, to in ((self.norm_q, self.to_q), (self.norm_k, self.to_k))
+        )
+        return q, k, self.to_v(x)
+
+    def look(self, q_nLD: Tensor, k_nMD: Tensor, v_nMD: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What sequences see in others, which may be longer."""
+        q, k, v = (split_heads(part, self.heads) for part in (q_nLD, k_nMD, v_nMD))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
         out: Tensor = self.to_out[0](attended)
         return out
@@ -174,8 +186,17 @@ class SequenceBlock(nn.Module):
         self.attn1 = Attention(config, bias=False, eps=VT_EPS)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        x, q, k, v = self.before(x)
+        return self.after(x, self.attn1.look(q, k, v, bias))
+
+    def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x (..., D) as attention finds it, and its queries, keys and values."""
         x = x + self.ff_in(self.norm_in(x))
-        x = x + self.attn1(self.norm1(x), bias)
+        return x, *self.attn1.project(self.norm1(x))
+
+    def after(self, x: Tensor, seen: Tensor) -> Tensor:
+        """What follows attention, which gave `seen`."""
+        x = x + seen
         out: Tensor = x + self.ff(self.norm3(x))
         return out
 

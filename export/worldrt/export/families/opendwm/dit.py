@@ -128,7 +128,8 @@ class DiT(nn.Module):
         switches: Switches | None = None,
     ) -> Tensor:
         """Velocity (B, C, T, V, H, W) in the compute dtype (that of the weights)."""
-        streams, cond = self.prepare(x_BCTVHW, timestep_BTV, text_BTVLC, pooled_BTVP, camera_BTVK, position_T, view_V)
+        streams, emb, camera = self.prepare(x_BCTVHW, timestep_BTV, text_BTVLC, pooled_BTVP, camera_BTVK)
+        cond = Conditioning(emb, camera, position_T, view_V)
         switches, columns = switches or Switches(), x_BCTVHW.shape[5] // PATCH
         for number, block in enumerate(self.transformer_blocks):
             if number < self.config.stages:
@@ -151,15 +152,13 @@ class DiT(nn.Module):
         text_BTVLC: Tensor,
         pooled_BTVP: Tensor,
         camera_BTVK: Tensor,
-        position_T: Tensor,
-        view_V: Tensor,
-    ) -> tuple[Streams, Conditioning]:
-        """Everything before the first block."""
+    ) -> tuple[Streams, Tensor, Tensor]:
+        """Everything before the first block: hidden states, and what `Conditioning` calls `emb` and `camera`."""
         dtype = self.context_embedder.weight.dtype
         text = self.context_embedder(cast(text_BTVLC, dtype))
         emb = self.time_text_embed(timestep_BTV, pooled_BTVP)
         camera = self.view_embedding(cast(of_numbers(camera_BTVK, SINUSOIDS).flatten(3), dtype)).unsqueeze(3)
-        return Streams(self.pos_embed(x_BCTVHW), text), Conditioning(emb, camera, position_T, view_V)
+        return Streams(self.pos_embed(x_BCTVHW), text), emb, camera
 
     def add(self, hidden: Tensor, residual_BTVSD: Tensor) -> Tensor:
         """The residual of one stage."""

@@ -46,37 +46,41 @@ class View:
 
 
 def denoiser_graphs(config: DiTConfig, view: View, dtype: str = "float32", device: str = "meta") -> list[GraphSource]:
-    """`denoise`, and `layout`, which makes residuals of the layout images of a frame; they compute in `dtype`."""
+    """`denoise` and `layout`, computing in `dtype`."""
     kind: Any = getattr(torch, dtype)
     with torch.device(device):
-        dit, adapter = DiT(config).to(kind), ImageAdapter(config).to(kind)
+        module = Denoise(DiT(config).to(kind))
+    specs = tensor_specs(config, view)
+    inputs = tuple(specs[name] for name in INPUTS)
+    denoise = GraphSource("denoise", module, inputs, (specs["x0"],), renamed(module, {"dit.": ""}))
+    return [denoise, layout_graph(config, view, dtype, device)]
+
+
+def layout_graph(config: DiTConfig, view: View, dtype: str = "float32", device: str = "meta") -> GraphSource:
+    """`layout`, which makes residuals of the layout images of a frame."""
+    kind: Any = getattr(torch, dtype)
+    with torch.device(device):
+        adapter = ImageAdapter(config).to(kind)
     specs = tensor_specs(config, view)
     made = specs["residual"]
     of_frame = TensorSpec(made.name, made.dtype, (made.shape[0], *made.shape[2:]))
-    return [
-        GraphSource(
-            "denoise",
-            Denoise(dit),
-            tuple(specs[name] for name in INPUTS),
-            (specs["x0"],),
-            renamed(Denoise(dit), {"dit.": ""}),
-        ),
-        GraphSource("layout", adapter, (specs["image"],), (of_frame,), renamed(adapter, {"": ADAPTER})),
-    ]
+    return GraphSource("layout", adapter, (specs["image"],), (of_frame,), renamed(adapter, {"": ADAPTER}))
 
 
-def tensor_specs(config: DiTConfig, view: View) -> dict[str, TensorSpec]:
-    """All that enters and leaves the graphs of a denoiser; what is of a frame has `frames` after `batch`."""
-    of_view = ("batch", "frames", view.count)
+def tensor_specs(config: DiTConfig, view: View, views: int | str | None = None) -> dict[str, TensorSpec]:
+    """All that enters and leaves the graphs of a denoiser; what is of a frame has `frames` after `batch`. `views` in
+    place of their fixed number, but for the layout images."""
+    count = view.count if views is None else views
+    of_view = ("batch", "frames", count)
     shapes: dict[str, tuple[int | str, ...]] = {
-        "x": ("batch", config.latent_channels, "frames", view.count, PATCH * view.rows, PATCH * view.columns),
+        "x": ("batch", config.latent_channels, "frames", count, PATCH * view.rows, PATCH * view.columns),
         "level": ("batch", "frames"),
         "text": (*of_view, "text", config.text_width),
         "pooled": (*of_view, config.pooled_width),
         "camera": (*of_view, CAMERA),
-        "residual": ("batch", "frames", config.stages, view.count, view.tokens, config.width),
+        "residual": ("batch", "frames", config.stages, count, view.tokens, config.width),
         "position": ("frames",),
-        "view": (view.count,),
+        "view": (count,),
         "image": ("batch", view.count, config.image_channels, PIXELS * view.rows, PIXELS * view.columns),
     }
     shapes["x0"] = shapes["x"]

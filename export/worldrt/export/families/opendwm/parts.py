@@ -9,8 +9,9 @@ from typing import Any, cast
 from worldrt.engine.bundle import Condition, Denoiser, Guidance, Layout, Place, Sampler, Text, Vae
 from worldrt.engine.errors import InputError
 from worldrt.export.checkpoint import NotFoundError, Probe, Wanted, find_file
+from worldrt.export.families.opendwm.blocks import block_graphs, chain_of, instances_of
 from worldrt.export.families.opendwm.config import configured
-from worldrt.export.families.opendwm.graphs import View, denoiser_graphs, vae_graphs
+from worldrt.export.families.opendwm.graphs import INPUTS, View, denoiser_graphs, vae_graphs
 from worldrt.export.families.opendwm.nano import FILE, make_checkpoint
 from worldrt.export.families.opendwm.segments import Segments
 from worldrt.export.families.opendwm.variants import (
@@ -71,12 +72,15 @@ def _denoiser(v: Variant) -> Part:
     lowest = v.flow_shift * lowest / (1 + (v.flow_shift - 1) * lowest)  # it is moved twice, as in training
 
     def describe(built: Built) -> Denoiser:
-        inputs = built.graphs["denoise"].inputs
+        taken = {spec.name for graph in built.graphs.values() for spec in graph.inputs}
+        inputs = [name for name in INPUTS if name in taken and name != "x"]
+        chain = chain_of(dit) if built.form == "block" else ()
         return Denoiser(
             **_common(built),
             form=built.form,
-            blocks=dit.layers,
-            conditions={s.name: Condition(cast(Any, BINDS.get(s.name, "frame"))) for s in inputs if s.name != "x"},
+            blocks=len(chain) + 1 if chain else dit.layers,
+            conditions={name: Condition(cast(Any, BINDS.get(name, "frame"))) for name in inputs},
+            chain=chain,
             sampler=Sampler("flow_euler", v.steps, TRAINING_STEPS, lowest * TRAINING_STEPS, shift=v.flow_shift),
             guidance=Guidance("classic", v.guidance),
             sizes={"any": {"16:9": v.size_px}},
@@ -95,10 +99,10 @@ def _denoiser(v: Variant) -> Part:
             {"official": Probe("view_embedding.linear_2.weight", (dit.width, dit.width))},
             f"a checkpoint of CTSD 3.5 from https://github.com/{REPOSITORY}; give it as --dit_path with --task {TASK}",
         ),
-        lambda form, dtype, key_format: denoiser_graphs(dit, view, dtype),
+        lambda form, dtype, key_format: (denoiser_graphs if form == "whole" else block_graphs)(dit, view, dtype),
         describe,
         task=True,
-        forms=("whole",),
+        instances=instances_of(dit),
         segments=lambda source, dtype: Segments(dit, view, dtype).of(source),
     )
 

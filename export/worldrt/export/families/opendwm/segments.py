@@ -28,12 +28,10 @@ class First(nn.Module):
         super().__init__()
         self.dit = dit
 
-    def forward(
-        self, x: Tensor, level: Tensor, text: Tensor, pooled: Tensor, camera: Tensor, position: Tensor, view: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, level: Tensor, text: Tensor, pooled: Tensor, camera: Tensor) -> tuple[Tensor, ...]:
         """hidden, text_hidden, emb, camera_hidden"""
-        streams, cond = self.dit.prepare(x, of_views(level, pooled), text, pooled, camera, position, view)
-        return *streams, cond.emb, cond.camera
+        streams, emb, camera_hidden = self.dit.prepare(x, of_views(level, pooled), text, pooled, camera)
+        return *streams, emb, camera_hidden
 
 
 class Add(nn.Module):
@@ -109,12 +107,13 @@ class Segments:
             }
 
     def of(self, graph: GraphSource) -> list[Segment]:
-        """What `worldrt.export.link` makes a graph from; `layout` is traced as it is."""
+        """What `worldrt.export.link` makes a graph from; `layout` and those of the block form, which have a layer each,
+        are traced as they are."""
         return list(self._whole(graph)) if graph.name == "denoise" else []
 
     def _whole(self, graph: GraphSource) -> Iterator[Segment]:
         config, specs = self.config, self._specs(graph)
-        yield self._segment(First(self.dit), "x level text pooled camera position view", _STATE, specs, {"dit.": ""})
+        yield self._segment(First(self.dit), "x level text pooled camera", _STATE, specs, {"dit.": ""})
         for i in range(config.layers):
             if i < config.stages:
                 yield self._segment(Add(self.dit, i), "hidden residual", "hidden", specs, {}, i, key=i)
