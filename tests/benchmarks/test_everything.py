@@ -14,22 +14,31 @@ from worldrt.benchmarks.machine import Machine, caution
 
 def test_every_part_is_a_verb_of_the_command_line():
     for part in PARTS:
-        args = build_parser().parse_args([*part.arguments, "--output", "x", "--quiet"])
-        assert args.verb == part.name
+        for more in ((), part.short):
+            args = build_parser().parse_args([*part.arguments, *more, "--output", "x", "--quiet"])
+            assert args.verb == part.name
     assert build_parser().parse_args(["engines"]).measure is build_parser().parse_args(["build"]).measure
+
+
+def test_all_parts_fit_into_the_budget_where_nobody_else_uses_the_machine():
+    budget = build_parser().parse_args(["all"]).budget_s
+    assert sum(part.seconds for part in PARTS if not part.gpu) + everything.REPORT_S <= budget
+    assert all(part.least_s <= part.seconds for part in PARTS)
+    assert sum(part.least_s for part in PARTS) + everything.REPORT_S <= budget, "with a GPU, too"
 
 
 def test_parts_that_fail_or_lack_something_are_named_and_the_rest_is_reported(tmp_path, monkeypatch, capfd):
     parts = (
-        Part(("kernels", "--rounds", "1", "--threads", "1")),
-        Part(("io", "--frames", "0")),
-        Part(("build",), ("no_such_package",)),
-        Part(("gpu",), gpu=True),
-        Part(("stream", "--frames", "300")),
+        Part(("kernels", "--rounds", "1", "--threads", "1"), 30),
+        Part(("io", "--frames", "0"), 30),
+        Part(("build",), 30, needs=("no_such_package",)),
+        Part(("gpu",), 30, gpu=True),
+        Part(("stream", "--frames", "300"), 30),
     )
     monkeypatch.setattr(everything, "PARTS", parts)
+    monkeypatch.setattr(everything, "PATIENCE", 20.0)
     monkeypatch.setattr(everything.machine, "has_gpu", lambda: False)
-    assert main(["all", "--output", str(tmp_path / "out")]) == 1
+    assert main(["all", "--output", str(tmp_path / "out"), "--budget_s", "900"]) == 1
     said = capfd.readouterr().err
     assert "build: left out: no_such_package is not installed" in said and "gpu: left out: no GPU" in said
     assert "--frames: expected 1 or more" in said and "failed: io" in said
@@ -38,10 +47,40 @@ def test_parts_that_fail_or_lack_something_are_named_and_the_rest_is_reported(tm
     assert (tmp_path / "out" / "report.md").is_file()
 
 
-def test_no_part_begins_when_the_time_is_over(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(everything, "PARTS", (Part(("kernels",)),))
-    assert main(["all", "--output", str(tmp_path), "--limit_s", "-1"]) == 2
-    assert "kernels: left out: the time is over" in capfd.readouterr().err
+def test_what_does_not_fit_is_made_shorter_before_it_is_left_out(tmp_path, monkeypatch, capfd):
+    parts = (
+        Part(("cpu",), 50, ("--rounds", "3"), 20),
+        Part(("io",), 40, ("--rounds", "2"), 10),
+        Part(("stream",), 30),
+        Part(("kernels",), 500),
+    )
+    seen = []
+
+    def measure(part, short, bundle, output, limit_s):
+        seen.append((part.name, short, limit_s))
+        return "stopped after 9 s" if part.name == "io" else ""
+
+    monkeypatch.setattr(everything, "PARTS", parts)
+    monkeypatch.setattr(everything, "_measure", measure)
+    monkeypatch.setattr(everything.report_cli, "write", lambda *given: [])
+    monkeypatch.setattr(everything.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(everything, "REPORT_S", 5.0)
+    assert main(["all", "--output", str(tmp_path), "--budget_s", "580"]) == 1
+    said = capfd.readouterr().err
+    assert [(name, short) for name, short, _ in seen] == [
+        *(("cpu", ("--rounds", "3")), ("io", ()), ("stream", ()), ("kernels", ())),
+    ], "575 s, less what later parts need at least: 35 for cpu, 45 for io, 75 for stream"
+    assert [limit for *_, limit in seen] == [35.0, 45.0, 75.0, 575.0]
+    assert "cpu: 0 s after the start, in its shorter form" in said and "failed: io" in said
+    assert main(["all", "--output", str(tmp_path), "--budget_s", "520"]) == 0
+    said = capfd.readouterr().err
+    assert all(f"{part.name}: left out: no time is left for it" in said for part in parts[:3])
+
+
+def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+    real = everything.subprocess.Popen
+    monkeypatch.setattr(everything.subprocess, "Popen", lambda command, **more: real(["/bin/sleep", "600"], **more))
+    assert everything._measure(Part(("cpu",), 1), (), None, tmp_path, 0.2) == "stopped after 0 s"
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -119,6 +119,12 @@ def test_the_first_words_say_who_is_faster_and_where_not(plain):
     with_int8 = {k.replace("worldrt", "int8"): v for k, v in plain.samples.items() if "worldrt" in k}
     said = verdict.sentences(replace(plain, samples=dict(plain.samples) | with_int8))
     assert len(said) == 3 and said[1].startswith("The same with 8-bit weights: 3.00 times as fast as diffusers")
+    frames = Table("Frames against worldrt", ("contender", "median_dB"), (("int8", 47.94), ("another video", 12.0)))
+    lacking = Table("Not measured", ("contender", "why"), (("compiled", "compiled: took more than 9 s"),))
+    more = replace(plain, samples=dict(plain.samples) | with_int8, tables=(*plain.tables, frames, lacking))
+    said = verdict.sentences(more)
+    assert "; its frames are 47.9 dB (PSNR) from those in float32, those of another video 12.0 dB." in said[1]
+    assert said[-1] == "Not measured: compiled: took more than 9 s."
     assert "SLOWER than diffusers, 0.33 times as fast" in verdict.sentences(flipped)[0]
     assert verdict.sentences(replace(plain, samples={"update/x_s": (1.0,)})) == []
 

@@ -1,9 +1,11 @@
 """The order of the rounds, and contenders in processes of their own."""
 
+import signal
+
 import pytest
 
 from worldrt.benchmarks.rounds import interleave
-from worldrt.benchmarks.worker import Worker
+from worldrt.benchmarks.worker import SlowError, Worker
 from worldrt.engine.errors import BackendError
 
 
@@ -38,3 +40,26 @@ def test_a_mistake_in_a_worker_is_an_error_of_the_parent():
         Worker("nobody", "nobody", {}, threads=1)
     with pytest.raises(BackendError, match=r"its process ended \(exit code 1\): TypeError"):
         Worker("wrong", "kernels", {"nonsense": 1}, threads=1)
+
+
+class Slow(Recorder):
+    def ask(self, command, limit_s=None, **arguments):
+        if arguments["index"] == 1:
+            raise SlowError(f"{self.name}: took more than {limit_s:.0f} s")
+        return super().ask(command, **arguments)
+
+
+def test_who_takes_longer_than_its_limit_is_left_out_and_named():
+    log, slow = [], {}
+    contenders = {"a": Recorder("a", log), "b": Slow("b", log)}
+    samples = interleave(contenders, rounds=3, limits_s={"b": 7.0}, slow=slow)
+    assert slow == {"b": "b: took more than 7 s"} and samples == {"a": {"whole": [1, 2, 3], "text": [0.5] * 3}}
+    with pytest.raises(SlowError):
+        interleave(contenders, rounds=1, limits_s={"b": 7.0})
+
+
+def test_a_worker_past_its_limit_is_ended():
+    with Worker("numpy", "kernels", {"native": False}, threads=1) as worker:
+        with pytest.raises(SlowError, match="numpy: took more than 0 s"):
+            worker.ask("round", limit_s=0.0, index=0)
+        assert worker._process.returncode == -signal.SIGKILL

@@ -46,6 +46,8 @@ def build_parser() -> cli.Parser:
                      "(default: worldrt, int8, diffusers)")  # fmt: skip
     cpu.add_argument("--steps", type=int, default=10, help="steps of each sampling (default %(default)s)")
     cpu.add_argument("--num_frames", type=int, help="frames of the clip (default: the model's shortest)")
+    cpu.add_argument("--compile_limit_s", type=float, default=120, help="of a round of diffusers-compiled, whose first "
+                     "compiles; past it, it is left out (default %(default)s)")  # fmt: skip
     cpu.add_argument("--threads", type=int, default=machines.available_cores(), help="of each contender")
     overhead = _verb(verbs, "overhead", _overhead, 20, "time and memory per step, with graphs that do nothing")
     overhead.add_argument("--bundle", type=Path, help="default: nano is exported")
@@ -159,7 +161,10 @@ def _cpu(args: Namespace, scratch: Path) -> Made:
     int8 = args.int8_bundle
     if int8 is None and "int8" in args.contenders:
         int8 = bundles.int8(bundle, scratch, say(args))
-    plan = cpu.Plan(bundle, int8, tuple(args.contenders), args.steps, args.rounds, args.threads, args.num_frames)
+    plan = cpu.Plan(
+        *(bundle, int8, tuple(args.contenders), args.steps, args.rounds, args.threads, args.num_frames),
+        compile_limit_s=args.compile_limit_s,
+    )
     outcome = cpu.run(plan, scratch, say(args))
     settings = {"threads": args.threads} | asdict(outcome.workload)
     return outcome.tables, settings, outcome.samples, outcome.extra

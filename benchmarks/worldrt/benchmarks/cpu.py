@@ -14,6 +14,7 @@ from typing import Any
 from worldrt.benchmarks import exactness, figures, limits, tables
 from worldrt.benchmarks.contenders.base import Workload
 from worldrt.benchmarks.exactness import REFERENCE
+from worldrt.benchmarks.report.verdict import LACKING
 from worldrt.benchmarks.results import Extra, Table
 from worldrt.benchmarks.rounds import interleave
 from worldrt.benchmarks.worker import Worker
@@ -29,12 +30,14 @@ NOTES = (
     "encode: worldrt encodes the one given frame, diffusers the whole clip, padded with it.",
 )
 
+SLOW_NOTES = ("A round that is past its limit is stopped. torch.compile builds its kernels in the first one.",)
 MEMORY_NOTES = ("Mapped weight files count where they are resident. worldrt loads its graphs in the warm-up round.",)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. `int8` is the bundle of the quantised contender, None where it does not take part."""
+    """What to run. `int8` is the bundle of the quantised contender, None where it does not take part. `compile_limit_s`
+    is what a round may take of a contender that is compiled first."""
 
     bundle: Path
     int8: Path | None
@@ -43,6 +46,7 @@ class Plan:
     rounds: int
     threads: int
     num_frames: int | None = None
+    compile_limit_s: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,17 @@ def run(plan: Plan, scratch: Path, progress: Callable[[str], None] = lambda _: N
             progress(f"open: {name}")
             workers[name] = stack.enter_context(_worker(name, plan, bundle, load))
         opened = {name: worker.opened["open_s"] for name, worker in workers.items()}
-        samples = interleave(workers, plan.rounds, progress=progress)
+        slow: dict[str, str] = {}
+        limits_s = {COMPILED: plan.compile_limit_s}
+        samples = interleave(workers, plan.rounds, progress=progress, limits_s=limits_s, slow=slow)
+        for name in slow:
+            del workers[name]
         peaks = {name: worker.peak_bytes for name, worker in workers.items()}
         progress("compare results")
         made = [
             tables.stages(samples, notes=NOTES),
             *([tables.speedups(samples, BASELINE)] if BASELINE in samples else []),
+            *([Table(LACKING, ("contender", "why"), tuple(slow.items()), SLOW_NOTES)] if slow else []),
             tables.memory(peaks, opened, BASELINE, MEMORY_NOTES),
             *exactness.tables(workers, load, scratch),
         ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from worldrt.benchmarks.contenders.base import Workload
 from worldrt.benchmarks.likeness import COLUMNS, likeness
+from worldrt.benchmarks.report.verdict import FRAMES, UNRELATED
 from worldrt.benchmarks.results import Table
 from worldrt.benchmarks.rounds import Asked
 from worldrt.engine.compare import difference
@@ -19,7 +20,7 @@ LEVELS = (80.0, 2.0, 0.05)
 SPATIAL, TEMPORAL = 8, 4
 REFERENCE = "worldrt"
 OTHER_NOISE = ("diffusers", "diffusers-compiled")
-AGAIN, UNRELATED = "worldrt, run again", "another video"
+AGAIN = "worldrt, run again"
 
 
 def tables(contenders: Mapping[str, Asked], load: Workload, scratch: Path) -> list[Table]:
@@ -83,7 +84,7 @@ def _frames(contenders: Mapping[str, Asked], others: list[str], scratch: Path) -
     ]
     columns = ("contender", *COLUMNS)
     notes = (f"'{AGAIN}' is the floor of this measure, '{UNRELATED}' what it gives for pictures that share nothing.",)
-    return Table(f"Frames against {REFERENCE} in float32", columns, tuple(rows), notes)
+    return Table(f"{FRAMES} {REFERENCE} in float32", columns, tuple(rows), notes)
 
 
 def _ask(contender: Asked, array: str, scratch: Path, command: str, **arguments: Any) -> Array:

@@ -19,9 +19,9 @@ from worldrt.benchmarks.statistics import summarize
 from worldrt.export.families.cosmos.variants import DiTConfig, variant
 from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.parallel.control import Control
-from worldrt.runtime.parallel.denoiser import SharedDenoiser
 from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.mesh import mesh
+from worldrt.runtime.parallel.modes import shared_denoiser
 from worldrt.runtime.parallel.ranks import Ranks
 
 Samples = dict[str, list[float]]
@@ -85,7 +85,7 @@ def _traffic(scratch: Path) -> Table:
 def _counted(control: Control, groups: int, clip: DenoiserShape, scratch: Path) -> tuple[int, int]:
     ranks = Ranks(control, cfg=groups)
     made = opener(SMALL, scratch / f"rank {control.rank}")
-    bound = SharedDenoiser(made, made.bundle.manifest.denoisers["video2world"], ranks).bind(clip, guided=True)
+    bound = shared_denoiser(made, made.bundle.manifest.denoisers["video2world"], ranks).bind(clip, guided=True)
     before = [(c.calls, c.received_bytes) for c in ranks.communicators]
     bound.run()
     after = [(c.calls, c.received_bytes) for c in ranks.communicators]
@@ -102,7 +102,7 @@ def _step_s(config: DiTConfig, clip: DenoiserShape, size: int, folder: Path, cal
     ranks = Ranks(control, cfg=1)
     ranks.take(Free(control, range(size), gather_s))
     made = opener(config, folder, latency_s=call_s)
-    bound = SharedDenoiser(made, made.bundle.manifest.denoisers["video2world"], ranks).bind(clip, guided=False)
+    bound = shared_denoiser(made, made.bundle.manifest.denoisers["video2world"], ranks).bind(clip, guided=False)
     bound.run()
     start = time.perf_counter()
     bound.run()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any
 
@@ -22,6 +25,10 @@ from worldrt.engine.memory import peak_rss_bytes
 
 CONTENDERS = "worldrt.benchmarks.contenders"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class SlowError(BackendError):
+    """A contender that took longer than it was given."""
 
 
 class Worker:
@@ -42,20 +49,24 @@ class Worker:
             stderr=self._errors,
             text=True,
             env=os.environ | {variable: str(threads) for variable in THREAD_VARIABLES},
+            start_new_session=True,
         )
         try:
             self.opened: dict[str, Any] = self.ask("open", kind=kind, options=dict(options))
         except BaseException:
-            self._process.kill()
-            self._process.communicate()
+            self._kill()
             raise
 
-    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer."""
+    def ask(self, command: str, limit_s: float | None = None, **arguments: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer; past `limit_s`, end the process and all that it started, and raise
+        `SlowError`."""
         assert self._process.stdin and self._process.stdout
         try:
             self._process.stdin.write(json.dumps({"do": command, **arguments}) + "\n")
             self._process.stdin.flush()
+            if limit_s is not None and not select.select([self._process.stdout], [], [], limit_s)[0]:
+                self._kill()
+                raise SlowError(f"{self.name}: took more than {limit_s:.0f} s")
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
@@ -76,9 +87,16 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._process.terminate()
-        self._process.communicate()
+            self._kill()
+        elif self._process.poll() is None:
+            self._process.communicate()
         self._errors.close()
+
+    def _kill(self) -> None:
+        """End the process and what it started, such as compilers."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
 
     def _last_line(self) -> str:
         self._errors.seek(0)

@@ -44,8 +44,8 @@ class Eager:
         self.clock = Clock()
         diffusers, transformers = _packages()
         parts = {
-            "vae": diffusers.AutoencoderKLWan.from_pretrained(checkpoint / "vae").eval(),
-            "text_encoder": transformers.T5EncoderModel.from_pretrained(checkpoint / "text_encoder").eval(),
+            "vae": diffusers.AutoencoderKLWan.from_pretrained(checkpoint / "vae").float().eval(),
+            "text_encoder": transformers.T5EncoderModel.from_pretrained(checkpoint / "text_encoder").float().eval(),
             "tokenizer": _tokenizer(checkpoint / "tokenizer"),
             "safety_checker": Guardrail(),
         }
@@ -165,7 +165,7 @@ def _packages() -> tuple[Any, Any]:
 
 
 def _transformer(folder: Path, compiled: bool) -> Any:
-    model = _packages()[0].CosmosTransformer3DModel.from_pretrained(folder).eval()
+    model = _packages()[0].CosmosTransformer3DModel.from_pretrained(folder).float().eval()
     for block in model.transformer_blocks:
         for attention in (block.attn1, block.attn2):
             attention.norm_q.eps = attention.norm_k.eps = 1e-6

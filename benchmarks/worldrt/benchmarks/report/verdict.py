@@ -6,6 +6,10 @@ from worldrt.benchmarks.results import Report
 from worldrt.benchmarks.statistics import Interval, ratio_interval
 
 OURS, WHOLE = "worldrt", "whole"
+LACKING = "Not measured"
+"""The title of a table of contenders that were left out, and why."""
+FRAMES, UNRELATED = "Frames against", "another video"
+"""The title of the table of likeness, and the row of what shares nothing."""
 OTHER_WAYS = {"int8": "with 8-bit weights", "torch": "with torch as its backend"}
 """Contenders that are worldrt, too."""
 
@@ -22,9 +26,25 @@ def sentences(report: Report) -> list[str]:
         said.append(f"The whole run: {OURS} is {_words(_ratio(theirs, stages[OURS, WHOLE]), name)}.")
         for way, words in OTHER_WAYS.items():
             if (way, WHOLE) in stages:
-                said.append(f"The same {words}: {_words(_ratio(theirs, stages[way, WHOLE]), name)}.")
+                said.append(
+                    f"The same {words}: {_words(_ratio(theirs, stages[way, WHOLE]), name)}{_likeness(report, way)}."
+                )
         said.append(f"Not shown to be faster than {name} at: {_slower(stages, name) or 'no stage'}.")
-    return said
+    return said + [f"Not measured: {row[1]}." for made in report.tables if made.title == LACKING for row in made.rows]
+
+
+def _likeness(report: Report, way: str) -> str:
+    """How far its frames are from those in float32, and those of another video, where that was measured."""
+    for made in report.tables:
+        rows = {row[0]: row for row in made.rows}
+        if made.title.startswith(FRAMES) and "median_dB" in made.columns and {way, UNRELATED} <= rows.keys():
+            place = made.columns.index("median_dB")
+            ours, other = rows[way][place], rows[UNRELATED][place]
+            if ours is not None and other is not None:
+                return (
+                    f"; its frames are {ours:.1f} dB (PSNR) from those in float32, those of {UNRELATED} {other:.1f} dB"
+                )
+    return ""
 
 
 def _slower(stages: dict[tuple[str, str], tuple[float, ...]], name: str) -> str:
