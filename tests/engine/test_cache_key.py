@@ -13,7 +13,7 @@ from worldrt.engine.constants import constants_of
 from worldrt.engine.content import ContentHashes
 from worldrt.engine.errors import BundleError
 from worldrt.engine.plan_key import PlanKey
-from worldrt.engine.plans import BuildJob, BuildOptions, Constant, Range, Target
+from worldrt.engine.plans import BuildJob, BuildOptions, Constant, Gather, Range, Target
 from worldrt.engine.schema import decode, encode, parse_json
 from worldrt.engine.weights import open_weights
 
@@ -65,6 +65,7 @@ CONTENT = {  # what every other field of a job is to the key
     "path": lambda job: rewritten(job, b"\x12\x01x"),  # another producer_name: another file
     "precision": lambda job: replace(job, precision="float16"),
     "profile": lambda job: replace(job, profile=job.profile | {"rows": Range(1, 1, 1)}),
+    "gather": lambda job: replace(job, gather=Gather(2, ("y",))),
 }
 IN_PARTS = {"target", "options", "constants"}
 NOT_IN_THE_KEY = {"weight_root", "block"}
@@ -114,6 +115,7 @@ def test_a_change_of_any_part_of_the_key_is_another_digest(job, name):
         "profile": {},
         "target": Target(("9.0",)),
         "options": BuildOptions(refit=True),
+        "gather": Gather(2, ("y",)),
     }
     value = values[name] if name in values else other(getattr(made, name))
     assert replace(made, **{name: value}).digest != made.digest

@@ -14,7 +14,7 @@ from worldrt.engine.constants import constants_of
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import HostDevice
 from worldrt.engine.errors import BackendError, DeviceMemoryError, ShapeError
-from worldrt.engine.plans import BuildOptions, Range, Target
+from worldrt.engine.plans import BuildOptions, Gather, Range, Target
 from worldrt.engine.session import open_session
 from worldrt.engine.weights import WeightStore, open_weights
 
@@ -75,6 +75,19 @@ def gpu(request, bundle_folder, monkeypatch):
 
 def rows(count, seed=0):
     return np.random.default_rng(seed).standard_normal((count, 4)).astype(np.float32)
+
+
+def test_every_context_of_an_engine_that_gathers_has_the_communicator(gpu):
+    session = gpu.open(gather=Gather(2, ("y",)), communicator=0x5EED)
+    for count in (3, 5, 3):
+        gpu.compute(session, rows(count))
+    assert gpu.did("context") == gpu.did("communicator") == 2
+    assert gpu.trt.builds[0].gather == Gather(2, ("y",))
+    gpu.trt.connects = False
+    with pytest.raises(BackendError, match="the communicator of its GPUs"):
+        gpu.compute(session, rows(2))
+    gpu.open()
+    assert len(gpu.trt.builds) == 2, "a plan that gathers is not that of one GPU"
 
 
 def test_a_session_computes_on_its_buffers(gpu):

@@ -58,6 +58,7 @@ class FakeTrt:
         self.fail_run = None  # what the logger hears when the next run is refused
         self.weight_bytes = None  # of every plan, instead of what its constants take
         self.compiled = b"kernels"
+        self.connects = True  # whether contexts take a communicator
         if library == "tensorrt_rtx":
             self.ComputeCapability = enum.Enum("ComputeCapability", "SM80 SM89 SM120")
             self.CudaGraphStrategy = enum.Enum("CudaGraphStrategy", "DISABLED WHOLE_GRAPH_CAPTURE")
@@ -213,6 +214,10 @@ class FakeContext:
         self.addresses[name] = pointer
         self.trt.log.append(("address", name))
         return True
+
+    def set_communicator(self, capsule):
+        self.trt.log.append(("communicator", self.engine.name))
+        return self.trt.connects
 
     def is_stream_capturable(self, stream):
         return self.capturable

@@ -285,4 +285,5 @@ def stubs():
         denoiser_bundle=denoiser_bundle,
         tiny_weights=tiny_weights,
         random_weights=random_weights,
+        torch_session=TorchSession,
     )

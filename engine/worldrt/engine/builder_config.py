@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from worldrt.engine.collectives import allow_gathers
 from worldrt.engine.errors import BackendError, InputError, ShapeError, UnsupportedError
 from worldrt.engine.plans import BuildJob, BuildOptions
 from worldrt.engine.tensors import Shape, TensorSpec, axis_names
@@ -35,6 +36,7 @@ def configure(trt: Any, builder: Any, job: BuildJob, monitor: Any) -> Any:
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     for option, flag in flags_of(job.options):
         config.set_flag(_of(trt, job, trt.BuilderFlag, "BuilderFlag", flag, option))
+    allow_gathers(trt, config, job)
     _set_hardware(trt, config, job)
     index = config.add_optimization_profile(_profile(builder, job))
     if index is not None and index < 0:

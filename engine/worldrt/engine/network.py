@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worldrt.engine.bundle import Weight
+from worldrt.engine.collectives import add_gathers
 from worldrt.engine.constants import with_constants
 from worldrt.engine.errors import BackendError, BundleError, UnsupportedError
 from worldrt.engine.plans import BuildJob
@@ -48,6 +49,7 @@ def parse_network(trt: Any, builder: Any, logger: Any, job: BuildJob) -> tuple[A
         raise _refused(job, parser)
     _check_interface(trt, network, job)
     allow_decomposition(trt, network)
+    add_gathers(trt, network, job)
     return network, parser
 
 

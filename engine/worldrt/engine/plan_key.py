@@ -11,7 +11,7 @@ from worldrt.engine.bundle import file_sha256
 from worldrt.engine.content import ContentHashes, digest_of
 from worldrt.engine.errors import BundleError
 from worldrt.engine.external import external_tensors
-from worldrt.engine.plans import BuildJob, BuildOptions, Library, Range, Target
+from worldrt.engine.plans import BuildJob, BuildOptions, Gather, Library, Range, Target
 from worldrt.engine.schema import encode
 from worldrt.engine.tensors import TensorSpec
 
@@ -24,7 +24,8 @@ class PlanKey:
 
     `producer` is the version of worldrt, whose builder changes the network on its way. `inputs` are what the ranges
     of a profile are turned into shapes by. `weights_sha256` covers the values of every constant that the graph file
-    does not hold itself; None where it has none, as a graph has that takes its weights as inputs.
+    does not hold itself; None where it has none, as a graph has that takes its weights as inputs. `gather` are outputs
+    that the engine gathers itself.
     """
 
     format: int
@@ -38,6 +39,7 @@ class PlanKey:
     target: Target
     options: BuildOptions
     weights_sha256: str | None = None
+    gather: Gather | None = None
 
     @property
     def digest(self) -> str:
@@ -59,6 +61,7 @@ def plan_key(job: BuildJob, library_version: str, hashes: ContentHashes) -> Plan
         profile=dict(job.profile),
         target=job.target,
         options=job.options,
+        gather=job.gather,
     )
 
 

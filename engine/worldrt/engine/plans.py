@@ -78,11 +78,19 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Gather:
+    """Outputs that engines on `ranks` GPUs gather among themselves, along the first dimension and of equal size."""
+
+    ranks: int
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BuildJob:
     """One plan to make, in words that travel to another process.
 
     `path` is the graph's ONNX file. Its external data lies below `weight_root`. `block` is the instance of a block
-    graph whose weights are `constants`.
+    graph whose weights are `constants`. `gather` are outputs of the graph that the engine gathers itself.
     """
 
     library: Library
@@ -95,6 +103,7 @@ class BuildJob:
     options: BuildOptions = field(default_factory=BuildOptions)
     constants: tuple[Constant, ...] = ()
     block: int | None = None
+    gather: Gather | None = None
 
     @property
     def name(self) -> str:

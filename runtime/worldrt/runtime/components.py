@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from worldrt.engine.bundle import Bundle, Component, Denoiser
+from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.device import Buffer, Device, open_device
 from worldrt.engine.errors import BundleError
 from worldrt.engine.graphs import Mode
 from worldrt.engine.overlay import WeightChange, open_changed
+from worldrt.engine.plans import Gather
 from worldrt.engine.session import Session, open_session
+from worldrt.engine.tensors import SymbolicShape, TensorSpec
 from worldrt.engine.weights import WeightStore, open_weights
 from worldrt.runtime.engines import BACKENDS, Engines
 from worldrt.runtime.parallel.ranks import Ranks
+from worldrt.runtime.parallel.share import CONTEXT
 from worldrt.runtime.record import Recording
 
 
@@ -66,13 +69,24 @@ class Opener:
     def device(self) -> Device:
         return self.execution.opened_device
 
-    def session(self, component: Component, name: str, weights: WeightStore, block: int = 0) -> Session:
+    def session(
+        self,
+        component: Component,
+        name: str,
+        weights: WeightStore,
+        block: int = 0,
+        gathered: tuple[Gather, int] | None = None,
+    ) -> Session:
         """Load a graph of a component with these weights; where they are constants of an engine, with those of instance
-        `block`. Raises `BundleError` where there is none of that name."""
+        `block`. `gathered` are outputs that engines gather themselves, and the address of the communicator for that.
+        Raises `BundleError` where there is none of that name."""
         graph = component.graphs.get(name)
         if graph is None:
             raise BundleError(f"{self.bundle.folder}: a graph '{name}' is missing; there are {list(component.graphs)}")
         profile, options = None, dict(self.execution.options)
+        if gathered is not None:
+            options |= dict(zip(("gather", "communicator"), gathered, strict=True))
+            graph = _as_gathered(graph, gathered[0])
         if self.execution.backend in BACKENDS:
             branches = 2 if self.execution.guidance == "batched" else 1
             batch = branches * self.execution.clips if isinstance(component, Denoiser) else 1
@@ -121,6 +135,15 @@ class Opener:
         session = self.session(component, name, store)
         as_inputs = session.graph.weights_as == "inputs"
         return session, self.on_device(store.of_graph(session.graph)) if as_inputs else {}
+
+
+def _as_gathered(graph: Graph, gather: Gather) -> Graph:
+    """With outputs that hold what all GPUs have made."""
+
+    def shape(spec: TensorSpec) -> SymbolicShape:
+        return (CONTEXT, *spec.shape[1:]) if spec.name in gather.outputs else spec.shape
+
+    return replace(graph, outputs=tuple(replace(spec, shape=shape(spec)) for spec in graph.outputs))
 
 
 def _uploaded(device: Device, buffer: Buffer) -> Buffer:

@@ -22,15 +22,13 @@ from worldrt.engine.graphs import StepGraphs
 from worldrt.engine.prefetch import BlockWeights
 from worldrt.engine.session import Call, Session
 from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
-from worldrt.runtime.bound import LEVELS, BoundDenoiser
+from worldrt.runtime.bound import LEVELS, ROW, BoundDenoiser
 from worldrt.runtime.components import Opener
 
 NEXT = "next_"
 """An output of a block that is the input of this name, without it, of the next one."""
 ATTEND = "attend"
 """The graph of attention alone, where it is cut out of the blocks: it is run before each of them, and the head."""
-ROW = "row"
-"""An input (frames, 2) that tells which rows of a frame are here: the first one, and how many it has in all."""
 
 
 @dataclass(frozen=True)

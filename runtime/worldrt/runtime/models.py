@@ -16,7 +16,7 @@ from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, conditions_of
 from worldrt.runtime.joint_text import JointText
 from worldrt.runtime.observer import Observer
-from worldrt.runtime.parallel.denoiser import SharedDenoiser
+from worldrt.runtime.parallel.modes import shared_denoiser
 from worldrt.runtime.staging import again_with_room, component_bytes, let_go
 from worldrt.runtime.text import TextEncoder
 from worldrt.runtime.updates import check_kernels
@@ -144,7 +144,7 @@ class Models:
         if key in self._kept and not self._kept[key].loaded:
             del self._kept[key]
         ranks = self.execution.ranks
-        return self._keep(key, lambda: SharedDenoiser(opener, spec, ranks) if ranks else DenoiserModel(opener, spec))
+        return self._keep(key, lambda: shared_denoiser(opener, spec, ranks) if ranks else DenoiserModel(opener, spec))
 
     def vae(self, task: str) -> VaeCodec:
         opener = self.opener(task)

@@ -28,10 +28,15 @@ def add(parser: Parser) -> None:
     add("--cfg_parallel", type=int, choices=(1, 2), help="GPUs for the two texts of guidance (default: 2 if N is even)")
     add("--context_parallel", type=int, metavar="P", help="GPUs that share the frames (default: all that are left)")
     add(
+        "--share",
+        choices=("frames", "views"),
+        help="what those share of a model of several views; by default views, where they come out even",
+    )
+    add(
         "--cp_mode",
         choices=("gather", "ulysses", "native"),
         default="gather",
-        help="how these attend to all frames: gather K and V between the graphs (default), or inside TensorRT's engines "
+        help="how these attend to all frames: gather K and V between graphs (default), or in TensorRT's engines "
         "(native); or exchange frames for heads (ulysses, see trt-export --attention_cut)",
     )
     add(
@@ -78,6 +83,7 @@ def ranks(args: argparse.Namespace) -> Iterator[Ranks | None]:
         elif not args.threads and args.backend in ("onnxruntime", "torch"):
             args.threads = max(1, len(os.sched_getaffinity(0)) // here.local_size)
         args.ranks = Ranks(control, cfg=args.cfg_parallel, context=args.context_parallel, mode=args.cp_mode)
+        args.ranks.axis = args.share
         failed = True
         try:
             yield args.ranks

@@ -6,7 +6,7 @@ import numpy as np
 
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
-from worldrt.runtime.parallel.denoiser import SharedDenoiser
+from worldrt.runtime.parallel.modes import shared_denoiser
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.samplers import rectified_flow_ab2
 from worldrt.runtime.sampling import sample
@@ -62,7 +62,7 @@ def one_rank(opener):
 def of_ranks(all_well, opener, size, cases, **chosen):
     def work(control):
         ranks = Ranks(control, **chosen)
-        model = SharedDenoiser(opener, opener.bundle.manifest.denoisers["task"], ranks)
+        model = shared_denoiser(opener, opener.bundle.manifest.denoisers["task"], ranks)
         made = [sampled(model, *case) for case in cases]
         traffic = {c.members: (c.calls, c.received_bytes) for c in ranks.communicators}
         ranks.close()

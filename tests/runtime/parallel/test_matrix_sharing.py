@@ -12,7 +12,7 @@ from worldrt.export.families.matrix.graphs import denoiser_graphs
 from worldrt.export.families.matrix.variants import NANO, variant
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.denoise import DenoiserModel, DenoiserShape
-from worldrt.runtime.parallel.denoiser import SharedDenoiser
+from worldrt.runtime.parallel.modes import shared_denoiser
 from worldrt.runtime.parallel.ranks import Ranks
 
 SMALL = variant(NANO)
@@ -77,7 +77,8 @@ def test_windows_of_the_matrix_are_shared(all_well, opener, size):
         made = []
         for mode in ("gather", "ulysses") if "attend" in spec.graphs else ("gather",):
             ranks = Ranks(control, cfg=1, mode=mode)
-            made += [(mode, *pair) for pair in zip(windows(SharedDenoiser(opener, spec, ranks)), expected, strict=True)]
+            found = windows(shared_denoiser(opener, spec, ranks))
+            made += [(mode, x0, whole) for x0, whole in zip(found, expected, strict=True)]
             ranks.close()
         return made
 

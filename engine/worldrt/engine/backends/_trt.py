@@ -18,10 +18,11 @@ from worldrt.engine.backends._trt_contexts import Contexts
 from worldrt.engine.backends._trt_load import Engine, load_engine
 from worldrt.engine.bundle import Graph
 from worldrt.engine.cache import PlanCache
+from worldrt.engine.collectives import connect
 from worldrt.engine.cuda import Claim, CudaDevice
 from worldrt.engine.device import Buffer, Device
 from worldrt.engine.errors import BackendError, DeviceMemoryError, ShapeError
-from worldrt.engine.plans import BuildJob, BuildOptions, Constant, Library, Profile
+from worldrt.engine.plans import BuildJob, BuildOptions, Constant, Gather, Library, Profile
 from worldrt.engine.session import Session
 from worldrt.engine.tensors import Shape, solve_axes
 from worldrt.engine.weights import WeightStore
@@ -54,11 +55,14 @@ def open_session(
     constants: tuple[Constant, ...] = (),
     block: int | None = None,
     progress: Callable[[str, float], None] | None = None,
+    gather: Gather | None = None,
+    communicator: int | None = None,
 ) -> Session:
     """A session over the plan of a graph, built now where the cache holds none.
 
-    `constants` take the place of the weight inputs of instance `block`. `progress` hears of a build. Raises
-    `BackendError` without a GPU, and what `worldrt.engine.build.build_plan` and the cache raise.
+    `constants` take the place of the weight inputs of instance `block`. `progress` hears of a build. `gather` are
+    outputs that the engine gathers itself, over the NCCL communicator at an address; `graph` describes them as
+    gathered. Raises `BackendError` without a GPU, and what `worldrt.engine.build.build_plan` and the cache raise.
     """
     trt = load_library(library)
     if not isinstance(device, CudaDevice):
@@ -67,10 +71,10 @@ def open_session(
         )
     options = build or BuildOptions()
     gpu = plan_target(library, trt, device.target)
-    job = BuildJob(library, graph, path, weight_root, precision, profile or {}, gpu, options, constants, block)
+    job = BuildJob(library, graph, path, weight_root, precision, profile or {}, gpu, options, constants, block, gather)
     engine = load_engine(trt, job, device, cache or PlanCache(), weights, progress)
     seen = replace(graph, weights=(), weights_as="external") if constants else graph
-    return TrtSession(seen, device, engine, contexts(engine), job)
+    return TrtSession(seen, device, engine, contexts(engine), job, communicator)
 
 
 @dataclass
@@ -87,9 +91,17 @@ class _Context:
 class TrtSession(Session):
     """An engine on a GPU. Runs are enqueued on the device's stream."""
 
-    def __init__(self, graph: Graph, device: CudaDevice, engine: Engine, contexts: Contexts, job: BuildJob) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        device: CudaDevice,
+        engine: Engine,
+        contexts: Contexts,
+        job: BuildJob,
+        communicator: int | None = None,
+    ) -> None:
         super().__init__(graph, device)
-        self.gpu, self.job, self.contexts = device, job, contexts
+        self.gpu, self.job, self.contexts, self._communicator = device, job, contexts, communicator
         self._engine = engine
         self._ready: OrderedDict[Shapes, _Context] = OrderedDict()
         self._streamed: Claim | None = None  # the part of streamed weights that stays on the device
@@ -145,6 +157,8 @@ class TrtSession(Session):
         made = self.contexts.make()
         if made is None:
             raise self._engine.failed(f"{self.job.name}: making an execution context")
+        if self._communicator is not None and not connect(made, self._communicator):
+            raise self._engine.failed(f"{self.job.name}: giving it the communicator of its GPUs")
         if made.active_optimization_profile != 0:
             made.set_optimization_profile_async(0, self.gpu.stream)
         for name, shape in shapes:

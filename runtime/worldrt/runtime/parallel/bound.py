@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from worldrt.engine.tensors import TensorSpec
-from worldrt.runtime.bound import BoundDenoiser, Float64
+from worldrt.runtime.bound import ROW, BoundDenoiser, Float64
 from worldrt.runtime.parallel.communicators.base import Communicator
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.parallel.share import Share
@@ -28,6 +28,11 @@ class SharedBound(BoundDenoiser):
     rows: int = 1
     ranks: Ranks | None = None
 
+    def fill_rows(self) -> None:
+        """Write which rows of their frames this rank has, where the graphs ask for that."""
+        if ROW in self.inputs:
+            self.device.upload(self.inputs[ROW], self.share.rows_of_pieces(self.rows))
+
     def fill(self, name: str, array: Array) -> None:
         super().fill(name, self.share.take(self.specs[name], array, self.rows))
 
@@ -36,8 +41,8 @@ class SharedBound(BoundDenoiser):
         if self.share.group and uncond is not None:
             cond, uncond = uncond, cond
         spec, share = self.specs["text"], self.share
-        own = (None if text is None else share.take(spec, text, self.rows) for text in (cond, uncond))
-        super().fill_text(*own)
+        other = None if uncond is None else share.take(spec, uncond, self.rows)
+        super().fill_text(share.take(spec, cond, self.rows), other)
 
     def pieces(self, frames: int, tokens: int) -> tuple[int, int, Sequence[tuple[int, int]]]:
         share = self.share

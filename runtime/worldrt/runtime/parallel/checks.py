@@ -8,6 +8,7 @@ from worldrt.engine.bundle import Denoiser
 from worldrt.engine.errors import InputError
 from worldrt.runtime.denoise import ATTEND, heads_of
 from worldrt.runtime.parallel.ranks import Ranks
+from worldrt.runtime.parallel.share import VIEWS
 from worldrt.runtime.request import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def check_shared(spec: Denoiser, ranks: Ranks, frames: int, *, guided: bool) -> 
             f"--num_gpus {ranks.size}: a sparse model has windows over all frames of a clip, which are not shared out; "
             f"say --num_gpus {few}, or take the dense model"
         )
+    if ranks.axis == VIEWS and (spec.layout is None or ranks.mode != "gather"):
+        why = "this model has one view" if spec.layout is None else f"--cp_mode {ranks.mode} is about frames"
+        raise InputError(f"--share views: {why}; leave --share out")
     if ranks.mode == "ulysses":
         _check_heads(spec, ranks, parts)
 

@@ -1,9 +1,8 @@
 """A denoiser of which every rank runs a part: one text of guidance, and some of the frames.
 
 The frames of a rank look at those of all ranks. In block form keys and values cross the cut between two blocks with the
-frames first: there the ranks of a group gather them, one contiguous collective for each block. Where attention is a
-graph of its own, they may exchange frames for heads before and after it instead (`ulysses`). All else is of single
-frames, so each rank keeps to its own, in the graphs and in the sampler, until the end.
+frames first: there the ranks of a group gather them, one contiguous collective for each block (`heads` and `native` are
+other ways). All else is of single frames: each rank keeps to its own, in the graphs and in the sampler, until the end.
 
 Where there are fewer frames than ranks, a frame is cut into pieces of some rows. To the graphs these are frames that
 say where their rows begin; attention does not ask in which order it reads what it reads.
@@ -19,9 +18,9 @@ from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import TensorSpec, solve_axes
-from worldrt.runtime.bound import BoundDenoiser
+from worldrt.runtime.bound import ROW, BoundDenoiser
 from worldrt.runtime.components import Opener
-from worldrt.runtime.denoise import ATTEND, NEXT, ROW, DenoiserModel, DenoiserShape, _Pool, _refusal, heads_of
+from worldrt.runtime.denoise import ATTEND, NEXT, DenoiserModel, DenoiserShape, _Pool, _refusal
 from worldrt.runtime.parallel.bound import SharedBound
 from worldrt.runtime.parallel.checks import check_shared
 from worldrt.runtime.parallel.communicators.base import Communicator
@@ -37,7 +36,6 @@ from worldrt.runtime.parallel.share import (
     Share,
     cuts_of,
 )
-from worldrt.runtime.parallel.ulysses import HeadExchange
 
 
 class SharedDenoiser(DenoiserModel):
@@ -50,9 +48,8 @@ class SharedDenoiser(DenoiserModel):
         self._share: Share = Share(0, 1, 1)  # of what is being bound
         self._gathered: tuple[str, ...] = ()
         self._context: Communicator | None = None
-        self._heads: HeadExchange | None = None  # where that is how ranks share attention
 
-    def _bind(self, shape: DenoiserShape, guided: bool, alone: bool) -> BoundDenoiser:
+    def _bind(self, shape: DenoiserShape, guided: bool, alone: bool) -> SharedBound:
         ranks, mesh = self._ranks, self._ranks.mesh(guided=guided)
         check_shared(self.spec, ranks, shape.frames, guided=guided)
         ranks.open(self.device)
@@ -65,15 +62,11 @@ class SharedDenoiser(DenoiserModel):
             share = replace(share, cuts=cuts_of(share.total, share.parts, rows))
         self._share = share
         self._context = ranks.among(mesh.context_members(ranks.rank)) if share.parts > 1 else None
-        exchanges = self._context is not None and ranks.mode == "ulysses"
-        self._heads = HeadExchange(share, self._context, heads_of(self.spec)) if exchanges and self._context else None
         split = guided and mesh.cfg > 1
         own = replace(shape, frames=share.count, height=shape.height // share.cuts)
         if axis == VIEWS:
             own = replace(shape, views=share.count)
         bound = super()._bind(own, guided and not split, alone and not split)
-        if ROW in bound.inputs:
-            self.device.upload(bound.inputs[ROW], share.rows_of_pieces(rows))
         if split:
             bound = self._paired(bound, ranks.among(mesh.pair_members(ranks.rank)))
         specs = {spec.name: spec for graph in self.spec.graphs.values() for spec in graph.inputs}
@@ -81,15 +74,17 @@ class SharedDenoiser(DenoiserModel):
             sessions = tuple(self.sessions.values())
             bound = replace(bound, graphs=self._graphs(self.device, lambda: _refusal(sessions)))
         known = {field.name: getattr(bound, field.name) for field in fields(BoundDenoiser)}
-        return SharedBound(**known, ranks=ranks, share=share, specs=specs, context=self._context, rows=rows)
+        made = SharedBound(**known, ranks=ranks, share=share, specs=specs, context=self._context, rows=rows)
+        made.fill_rows()
+        return made
 
     def _axis(self, shape: DenoiserShape, parts: int) -> str:
         """What `parts` ranks share: the views of a model that can be cut between them, where they come out even, else
         frames."""
-        views = shape.views if gathered_of(self.spec, CONTEXT_VIEWS) else None
-        if views is not None and self._ranks.axis is not None:
-            return self._ranks.axis
-        return VIEWS if views is not None and views % parts == 0 else FRAMES
+        if self._ranks.axis is not None or not gathered_of(self.spec, CONTEXT_VIEWS):
+            return self._ranks.axis or FRAMES
+        even = shape.views is not None and shape.views % parts == 0
+        return VIEWS if even and self._ranks.mode == "gather" else FRAMES
 
     def _graphs(self, device: CudaDevice, refusal: Callable[[], str | None]) -> AgreedGraphs:
         """Steps with their collectives are captured by all ranks or by none."""
@@ -117,18 +112,16 @@ class SharedDenoiser(DenoiserModel):
     def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         if self._context is None:
             return super()._call(pool, name, roles, instance)
-        if self._heads is not None:
-            if name == ATTEND:
-                return self._attend(pool, self._heads)
-            inputs = self.spec.graphs[ATTEND].inputs
-            sent = self._made(name, [spec.name for spec in inputs if spec.shape[0] in (FRAMES, CONTEXT)])
-            return self._to_heads(pool, self._heads, super()._call(pool, name, roles, instance), sent)
         made = self._made(name, self._gathered)
         gathers = [self._gather(pool, self._context, output) for output in made]
         seen = {kv: f"every {kv}" for kv in self._gathered}
         own = {output.name: f"own {output.name.removeprefix(NEXT)}" for output in made}
         call = super()._call(pool, name, {**roles, **seen, **own}, instance)
-        return Call(call.buffers, _then(call.run, gathers)) if gathers else call
+        return Call(call.buffers, then(call.run, gathers)) if gathers else call
+
+    def _call_alone(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int) -> Call:
+        """A call without anything behind it."""
+        return super()._call(pool, name, roles, instance)
 
     def _made(self, name: str, wanted: Iterable[str]) -> list[TensorSpec]:
         return [o for o in self.spec.graphs[name].outputs if o.name.removeprefix(NEXT) in wanted]
@@ -141,34 +134,6 @@ class SharedDenoiser(DenoiserModel):
             for role, frames in (("own", share.each), ("every", share.each * share.parts))
         )
         return context.all_gather(every, own)
-
-    def _to_heads(self, pool: _Pool, heads: HeadExchange, call: Call, made: list[TensorSpec]) -> Call:
-        """A call, and the exchange behind it that `attend` needs of what it has made."""
-        given = {spec.name: spec for spec in self.spec.graphs[ATTEND].inputs}
-        some = self._some(pool, heads)
-        pairs = [(some.take(f"every {spec.name}", given[spec.name]), call[spec.name]) for spec in made]
-        return Call(call.buffers, _then(call.run, [heads.to_heads(pairs)])) if made else call
-
-    def _attend(self, pool: _Pool, heads: HeadExchange) -> Call:
-        """`attend` to all frames in some heads, and the exchange behind it."""
-        graph, some = self.spec.graphs[ATTEND], self._some(pool, heads)
-        specs = (*graph.inputs, *graph.outputs)
-        whole = {spec.name: pool.take(spec.name, spec) for spec in specs}
-        of_frames = {spec.name for spec in specs if spec.shape[0] in (FRAMES, CONTEXT)}
-        buffers = {
-            s.name: some.take(f"every {s.name}", s) if s.name in of_frames else heads.own(whole[s.name]) for s in specs
-        }
-        for spec in graph.outputs:
-            if spec.name not in of_frames:
-                buffers[spec.name] = some.take(f"some {spec.name}", spec)
-        call = self.sessions[ATTEND].bind(some.axes, buffers)
-        results = [spec.name for spec in graph.outputs]
-        back = heads.to_frames([(call[name], whole[name]) for name in results if name in of_frames])
-        gathers = [heads.context.all_gather(whole[name], call[name]) for name in results if name not in of_frames]
-        return Call(call.buffers, _then(call.run, [back, *gathers]))
-
-    def _some(self, pool: _Pool, heads: HeadExchange) -> _Pool:
-        return pool.front({**pool.axes, FRAMES: heads.share.pieces, "heads": heads.each})
 
 
 def gathered_of(spec: Denoiser, context: str = CONTEXT) -> tuple[str, ...]:
@@ -183,7 +148,7 @@ def gathered_of(spec: Denoiser, context: str = CONTEXT) -> tuple[str, ...]:
     return found
 
 
-def _then(run: Callable[[], None], after: list[Callable[[], None]]) -> Callable[[], None]:
+def then(run: Callable[[], None], after: list[Callable[[], None]]) -> Callable[[], None]:
     if len(after) == 1:
         (gather,) = after
 

@@ -30,6 +30,8 @@ class Communicator(ABC):
     """
 
     captured = False
+    pointer: int | None = None
+    """The address of NCCL's communicator, where it is one that a library can be given."""
 
     def __init__(self, control: Control, members: Sequence[int]) -> None:
         self.control, self.members = control, tuple(members)

@@ -46,6 +46,7 @@ class Nccl(Communicator):
         super().__init__(control, members)
         self._handle, self._device, self._nccl = handle, device, library
         self._token = device.empty((1,), "uint8")
+        self.pointer = getattr(handle, "ptr", None)
         control.on_failure.append(handle.abort)
 
     def group(self, members: Sequence[int]) -> Communicator:
