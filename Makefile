@@ -52,9 +52,10 @@ kernels: ## build the C++ and, with nvcc, the CUDA kernels in place
 bench: $(VENV)/.bench ## measure all that this machine can do and write benchmarks/out/report.html
 	$(VENV)/bin/trt-bench all --output benchmarks/out
 
-soak: $(VENV)/.test ## 10,000 frames while workers of a Ray cluster are killed (minutes)
+soak: $(VENV)/.test ## 10,000 frames while workers of a Ray cluster are killed; ranks killed in every phase (minutes)
 	$(PIP) -e '.[export,test,ray]'
-	$(VENV)/bin/python -m pytest -m slow tests/runtime/parallel/pools
+	$(VENV)/bin/python -m pytest -m slow tests/runtime/parallel/pools tests/runtime/parallel/test_faults.py \
+	  tests/runtime/parallel/test_killed.py
 
 gpu-suite: ## tests and timings of a machine with a GPU, with $(PYTHON) as it is (no install)
 	PYTHON=$(PYTHON) bash benchmarks/gpu_suite.sh
