@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -11,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from worldrt.engine import plugin
 from worldrt.export import cli, job
 from worldrt.export.fabricate import write_sparse
+from worldrt.export.flags import FAMILIES, family_of, models
 
 
 @pytest.fixture
@@ -178,3 +181,12 @@ def test_a_missing_tokenizer_is_found_before_anything_is_traced(checkpoint, tmp_
     line = fails(capsys, *NANO_TEXT, "--checkpoint", checkpoint, "-o", tmp_path / "out")
     assert "tokenizer.json: not found; looked for" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_families_say_which_models_they_have():
+    """In their packages, where a parser of flags can read it without loading torch."""
+    for family in plugin.names(FAMILIES):
+        variants = importlib.import_module(f"{FAMILIES}.{family}.variants").variants()
+        own = {getattr(v, "name", None) or v.size for v in variants}
+        assert own == set(plugin.load(FAMILIES, family).MODELS)
+        assert own <= set(models()) and {family_of(name) for name in own} == {family}

@@ -6,18 +6,13 @@ import argparse
 import os
 from pathlib import Path
 
+from worldrt.engine import plugin
 from worldrt.engine.cli import Parser
 from worldrt.export import engine_flags, world_flags
 from worldrt.export.quantize import flags as quantize_flags
 
-FAMILIES = {
-    "cosmos": ("nano", "0.6B", "2B", "14B"),
-    "matrix": ("nano-matrix", "matrix-stage2", "matrix-stage3", "matrix-stage4"),
-    "opendwm": ("nano-opendwm", "opendwm"),
-}
-MODELS = tuple(model for models in FAMILIES.values() for model in models)
+FAMILIES = "worldrt.export.families"
 TASKS = ("text2image", "video2world", "world")
-COMPONENTS = (*TASKS, "vae", "text", "clip", "clip2")
 EPILOG = """\
 examples:
   trt-export --model nano
@@ -44,10 +39,10 @@ def build_parser() -> Parser:
     )
     what = p.add_argument_group("what")
     source = what.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", choices=MODELS, help="those of nano need no checkpoint, they make one")
+    source.add_argument("--model", choices=models(), help="those of nano need no checkpoint, they make one")
     source.add_argument("--bundle", type=Path, metavar="DIR", help="one that is there; for --backend, --quantize")
     what.add_argument("--task", default="all", choices=(*TASKS, "all"), help="default: all that the checkpoint holds")
-    what.add_argument("--components", nargs="+", choices=COMPONENTS, default=[], help="export only these")
+    what.add_argument("--components", nargs="+", default=[], metavar="NAME", help="export only these: vae, text, ...")
     what.add_argument("--resolution", default="720", choices=("480", "720"), help="which official video weights")
     what.add_argument("--fps", type=int, default=16, choices=(10, 16), help="which official video weights")
     what.add_argument("--natten", action="store_true", help="the sparse video weights: 720p, 16:9, of 2B and 14B")
@@ -102,7 +97,17 @@ def build_parser() -> Parser:
 
 def family_of(model: str) -> str:
     """The family that a model belongs to."""
-    return next(family for family, models in FAMILIES.items() if model in models)
+    return next(family for family, names in _families().items() if model in names)
+
+
+def models() -> tuple[str, ...]:
+    """All that families say they have."""
+    return tuple(model for names in _families().values() for model in names)
+
+
+def _families() -> dict[str, tuple[str, ...]]:
+    """Names of models by family; the packages of families say them, and import nothing for it."""
+    return {family: plugin.load(FAMILIES, family).MODELS for family in plugin.names(FAMILIES)}
 
 
 def _jobs() -> int:
