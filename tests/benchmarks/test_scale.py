@@ -11,9 +11,11 @@ from worldrt.benchmarks.results import report
 
 def test_counts_equal_the_formula_and_scaling_is_within_bounds(tmp_path):
     (traffic, overhead, scaling), samples, extra = scale.run("h100", 2, tmp_path, lambda text: None)
-    assert [row[0] for row in traffic.rows] == [2, 3, 2, 4]
-    assert all(row[-1] == "yes" and row[2] == row[4] > 0 and row[3] == row[5] > 0 for row in traffic.rows)
+    assert [(row[0], *row[-2:]) for row in traffic.rows] == [(ranks, mode, n) for ranks, _, mode, n in scale.RUNS]
+    assert all(row[6] == "yes" and row[2] == row[4] > 0 and row[3] == row[5] > 0 for row in traffic.rows)
     assert traffic.rows[0][2] == scale.SMALL.blocks and traffic.rows[2][2] == 1
+    gather, ulysses = (row for row in traffic.rows if row[0] == 4 and row[-1] == 1)
+    assert ulysses[2] == 2 * gather[2] and 1.9 < gather[3] / ulysses[3] < 2.1, "P / 2 times less, twice as often"
     assert overhead.rows[0][0] == 29 and len(samples["segment_s"]) == 2
     assert {(row[0], row[1], row[2]) for row in scaling.rows} == {
         (size, resolution, count) for size in ("2B", "14B") for resolution in ("480p", "720p") for count in (2, 4, 8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from worldrt.benchmarks.costs.gpus import GPU, gpu
@@ -22,14 +23,19 @@ from worldrt.runtime.parallel.control import Control
 from worldrt.runtime.parallel.host import Host
 from worldrt.runtime.parallel.mesh import mesh
 from worldrt.runtime.parallel.modes import shared_denoiser
-from worldrt.runtime.parallel.ranks import Ranks
+from worldrt.runtime.parallel.ranks import Mode, Ranks
+from worldrt.runtime.parallel.share import Share, cuts_of
 
 Samples = dict[str, list[float]]
 GPUS = (2, 4, 8)
-MESHES = ((2, 1), (3, 1), (2, 2), (4, 2))
-"""Ranks, and groups of guidance."""
+RUNS: tuple[tuple[int, int, Mode, int], ...] = (
+    *((ranks, groups, "gather", 5) for ranks, groups in ((2, 1), (3, 1), (2, 2), (4, 2))),
+    *((4, 1, mode, 1) for mode in ("gather", "ulysses")),
+    *((ranks, groups, "ulysses", 5) for ranks, groups in ((2, 1), (4, 1), (4, 2))),
+)
+"""Ranks, groups of guidance, how those of a group attend to all frames, and latent frames."""
 SMALL = DiTConfig(4, 64, 4, (1.0, 1.0, 1.0), condition_mask=True, adaln_rank=8, text_width=16)
-FRAMES, ROWS, COLUMNS, TEXT = 5, 8, 8, 4
+ROWS, COLUMNS, TEXT = 8, 8, 4
 
 
 def run(device: str, rounds: int, scratch: Path, say: Callable[[str], None]) -> tuple[list[Table], Samples, Extra]:
@@ -54,37 +60,49 @@ def figure(scaling: Table) -> Figure:
     return Figure("scaling", "Scaling of video2world", "GPUs", "times faster than one", series)
 
 
-def expected(config: DiTConfig, clip: DenoiserShape, ranks: int, groups: int, item_bytes: int = 4) -> tuple[int, int]:
-    """Collectives that a rank takes part in for one guided evaluation, and the bytes that it receives in them.
+def expected(
+    config: DiTConfig, clip: DenoiserShape, ranks: int, groups: int, mode: Mode = "gather", item_bytes: int = 4
+) -> tuple[int, int]:
+    """Collectives that rank 0 takes part in for one guided evaluation, and the bytes that it receives in them.
 
-    A gather for each block, of K and V (2, heads, tokens, head width) of every frame that is not this rank's, frames
-    padded to the most that a rank has; and x0 of the other text once, where the texts are split.
+    A gather for each block, of K and V (2, heads, tokens, head width) of every piece that is not this rank's, padded to
+    the most pieces that a rank has. With `ulysses` two all-to-alls for each block, without padding: q, k and v of the
+    pieces of others in this rank's heads, then what was attended of its own pieces in the heads of others. And x0 of
+    the other text once, where the texts are split.
     """
-    parts = ranks // groups
-    each = -(-clip.frames // parts)
+    parts, rows = ranks // groups, clip.height // 2
+    share = Share(0, parts, clip.frames, cuts=cuts_of(clip.frames, parts, rows))
     texts = 1 if groups > 1 else 2
-    tokens = clip.height // 2 * (clip.width // 2)
-    kv = 2 * texts * clip.clips * tokens * config.width * item_bytes
-    x0 = 4 * clip.clips * config.latent_channels * clip.height * clip.width
-    gathers, pairs = (config.blocks if parts > 1 else 0), (1 if groups > 1 else 0)
-    return gathers + pairs, gathers * each * (parts - 1) * kv + pairs * each * x0
+    tokens = rows * (clip.width // 2) // share.cuts
+    one = texts * clip.clips * tokens * config.width * item_bytes  # q, k, v or what was attended, of a piece
+    x0 = 4 * clip.clips * config.latent_channels * clip.height * clip.width // share.cuts
+    sent = share.each * (parts - 1) * 2 * one
+    if mode == "ulysses":
+        sent = (3 * (share.pieces - share.count) + share.count * (parts - 1)) * one // parts
+    for_block, pairs = (0 if parts == 1 else 2 if mode == "ulysses" else 1), (1 if groups > 1 else 0)
+    return for_block * config.blocks + pairs, config.blocks * sent + pairs * share.each * x0
 
 
 def _traffic(scratch: Path) -> Table:
-    clip = DenoiserShape(SMALL.latent_channels, FRAMES, ROWS, COLUMNS, TEXT)
     rows = []
-    for ranks, groups in MESHES:
-        found = together(ranks, lambda control, groups=groups: _counted(control, groups, clip, scratch))  # type: ignore[misc]
-        wanted = expected(SMALL, clip, ranks, groups)
-        rows.append((ranks, f"{groups} x {ranks // groups}", *found[0], *wanted, "yes" if found[0] == wanted else "NO"))
+    for number, (ranks, groups, mode, frames) in enumerate(RUNS):
+        clip = DenoiserShape(SMALL.latent_channels, frames, ROWS, COLUMNS, TEXT)
+        folder = scratch / f"run {number}"
+        found = together(ranks, partial(_counted, groups=groups, mode=mode, clip=clip, scratch=folder))
+        wanted, mesh_of = expected(SMALL, clip, ranks, groups, mode), f"{groups} x {ranks // groups}"
+        same = "yes" if found[0] == wanted else "NO"
+        rows.append((ranks, mesh_of, *found[0], *wanted, same, mode, frames))
     columns = ("ranks", "guidance x frames", "collectives", "received_bytes", "formula", "formula_bytes", "equal")
-    notes = (f"Of rank 0 in one guided evaluation: {SMALL.blocks} blocks, {FRAMES} frames, float32, over gloo.",)
-    return Table("What ranks say to each other", columns, tuple(rows), notes)
+    notes = (
+        f"Of rank 0 in one guided evaluation: {SMALL.blocks} blocks of {SMALL.heads} heads, float32, over gloo. "
+        "One frame is shared by its rows.",
+    )
+    return Table("What ranks say to each other", (*columns, "cp_mode", "latent_frames"), tuple(rows), notes)
 
 
-def _counted(control: Control, groups: int, clip: DenoiserShape, scratch: Path) -> tuple[int, int]:
-    ranks = Ranks(control, cfg=groups)
-    made = opener(SMALL, scratch / f"rank {control.rank}")
+def _counted(control: Control, groups: int, mode: Mode, clip: DenoiserShape, scratch: Path) -> tuple[int, int]:
+    ranks = Ranks(control, cfg=groups, mode=mode)
+    made = opener(SMALL, scratch / f"rank {control.rank}", attention_cut=mode == "ulysses")
     bound = shared_denoiser(made, made.bundle.manifest.denoisers["video2world"], ranks).bind(clip, guided=True)
     before = [(c.calls, c.received_bytes) for c in ranks.communicators]
     bound.run()

@@ -84,11 +84,11 @@ class Free(Communicator):
             time.sleep(self._latency_s)
 
 
-def opener(config: DiTConfig, folder: Path, latency_s: float = 0.0) -> Opener:
+def opener(config: DiTConfig, folder: Path, latency_s: float = 0.0, attention_cut: bool = False) -> Opener:
     """Of a denoiser in block form whose graphs have the right shapes, no weights, and take `latency_s`."""
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {}
-    for source in denoiser_graphs(config, "block"):
+    for source in denoiser_graphs(config, "block", attention_cut=attention_cut):
         file = f"{source.name}.onnx"
         (folder / file).touch()
         taken = {spec.name for spec in source.inputs}
