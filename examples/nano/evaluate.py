@@ -2,7 +2,8 @@
 
 python examples/nano/evaluate.py --bundle bundles/nano --judge runs/judge --strips strips [--json FILE]
 
-- `vae_psnr_db`: of clips that are encoded and decoded.
+- `vae_psnr_db`: of clips that are encoded and decoded, as the world has them; `turning_vae_psnr_db`: of the clips of
+  `bends`, in all of which the car begins to turn.
 - `attributes`: share of pictures in which the judge sees the place, weather, time and colour that the prompt asks for;
   `of_drawn` is the same for pictures that the world drew, the most that the judge can tell.
 - `bends`: share of videos, told to bend to a side, in which the judge sees a road that bends to that side at the end.
@@ -28,6 +29,7 @@ from scene import Scene, sample
 from train_judge import HEADS, Judge, as_input
 
 from worldrt.runtime import Request, Text2Image, Video2World
+from worldrt.runtime.vae import VaeCodec
 
 HELD_OUT = 9_100_000
 LATENTS = 5
@@ -83,7 +85,7 @@ def videos(
     """How videos go on from drawn pictures: faithful to the first frame, and to the side that the prompt names."""
     sides = ("DL", "DR")
     asked = [replace(scene, actions=("D",) + (sides[i % 2],) * (LATENTS - 1)) for i, scene in enumerate(scenes(count))]
-    first, codec, bends, rows = [], [], [], []
+    first, turning, bends, rows = [], [], [], []
     with Video2World.open(bundle, **options) as world:
         vae = world.models.vae("video2world")
         for number, scene in enumerate(asked):
@@ -91,16 +93,23 @@ def videos(
             said = replace(scene, actions=(scene.actions[-1],)).caption
             made = np.stack(list(world(Request(prompt=said, seed=scene.seed, **wish), truth[0])))
             first.append(psnr_db(made[:1], truth[:1]))
-            codec.append(psnr_db(np.stack(list(vae.decode(vae.encode(truth)))), truth))
+            turning.append(through(vae, truth))
             bends.append(_bend(judge, made[-4:]) * (1 if number % 2 else -1))
             rows += [list(truth[:: FRAMES // 4]), list(made[:: FRAMES // 4])] if number < 4 else []
+        anything = [through(vae, render(sample(HELD_OUT + 500 + i, LATENTS), FRAMES)) for i in range(2 * count)]
     if strips is not None and rows:
         write_strip(strips / "videos.png", rows)
     return {
         "bends": share([bend > 0 for bend in bends]),
         "first_frame_psnr_db": round(sum(first) / len(first), 2),
-        "vae_psnr_db": round(sum(codec) / len(codec), 2),
+        "vae_psnr_db": round(sum(anything) / len(anything), 2),
+        "turning_vae_psnr_db": round(sum(turning) / len(turning), 2),
     }
+
+
+def through(vae: VaeCodec, frames: np.ndarray) -> float:
+    """PSNR of frames that are encoded and decoded."""
+    return psnr_db(np.stack(list(vae.decode(vae.encode(frames)))), frames)
 
 
 def _bend(judge: Judge, frames: np.ndarray) -> float:

@@ -44,6 +44,9 @@ WORDINGS = 8
 CLIPS = 0.4
 """Share of windows of drives that are clips."""
 NO_TEXT = 0.05
+ROWS = 6
+"""Most rows that a queue runs for. Later on its road is another one than that of the drive, and what is learned from
+the difference is to be vague: marks and trees smear into what they are on average."""
 
 
 def main() -> None:
@@ -169,9 +172,9 @@ class Queues:
         self._drives, self._states = drives, [_State.nowhere() for _ in range(count)]
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        """The next row of all; those at the end of their drive begin another."""
+        """The next row of all; those at their end begin another drive."""
         for i, state in enumerate(self._states):
-            if state.first + WINDOW > LATENTS:
+            if not state.rows or state.first + WINDOW > LATENTS:
                 self._states[i] = self._begun(rng)
         states = self._states
         x0 = np.stack([self._drives.latents(s.drive, s.first, WINDOW) for s in states])
@@ -188,7 +191,7 @@ class Queues:
         for i, state in enumerate(self._states):
             x = keep * state.x + add * x0[i]
             x = torch.cat([x[:, 1:], normal((len(x), 1, *x.shape[2:]), rng)], dim=1)
-            self._states[i] = replace(state, x=x, first=state.first + 1)
+            self._states[i] = replace(state, x=x, first=state.first + 1, rows=state.rows - 1)
 
     def _begun(self, rng: np.random.Generator) -> _State:
         index, first = int(rng.integers(len(self._drives))), int(rng.integers(LATENTS - WINDOW + 1))
@@ -196,21 +199,23 @@ class Queues:
         signal, noise = (torch.from_numpy(v).float()[:, None, None] for v in QUEUE_SCALES)
         x = signal * x0 + noise * normal(x0.shape, rng)
         x[:, 0] = x0[:, 0]
-        return _State(index, first, x, prompt(self._drives.scene(index), rng))
+        rows = int(rng.integers(2, ROWS + 1))
+        return _State(index, first, x, prompt(self._drives.scene(index), rng), rows)
 
 
 @dataclass(frozen=True)
 class _State:
-    """A queue whose window begins at latent `first` of a drive: (16, T, 10, 16)."""
+    """A queue whose window begins at latent `first` of a drive, (16, T, 10, 16), and how many rows it has left."""
 
     drive: int
     first: int
     x: Tensor
     prompt: list[int]
+    rows: int
 
     @classmethod
     def nowhere(cls) -> _State:
-        return cls(0, LATENTS, torch.empty(0), [])
+        return cls(0, 0, torch.empty(0), [], 0)
 
 
 def at(level_BT: Tensor) -> tuple[Tensor, Tensor]:
