@@ -63,13 +63,14 @@ def denoiser(
     kv = 2 * clip.batch * clip.context_tokens * dit.width * item_bytes
     cond = 4 * clip.batch * clip.frames * dit.width * item_bytes
     tables = FLOAT * clip.tokens * dit.head_dim  # cosines and sines
+    row = FLOAT * 2 * clip.frames  # which rows of a frame there are
     made = 4 * hidden  # hidden state, Q, and K with V
     instances = dit.blocks - 1
     rests = [parts.rest(window) + parts.modulation() for window in dit.block_windows()]
     block = sum(rests[:-1], Work()) + _sum(parts.project(), instances)
     taken = 2 * hidden + kv + text + cond
     return {
-        "embed": parts.first() + parts.project() + Work(edge_bytes=given + levels + made + cond + tables),
+        "embed": parts.first() + parts.project() + Work(edge_bytes=given + row + levels + made + cond + tables),
         "block": block + Work(edge_bytes=instances * (taken + tables + made)),
         "head": rests[-1] + parts.last() + Work(edge_bytes=taken + given - FLOAT * clip.frames + levels + latents),
     }
