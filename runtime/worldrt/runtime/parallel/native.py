@@ -49,6 +49,10 @@ class NativeDenoiser(SharedDenoiser):
         self._gathering: dict[tuple[int, ...], Mapping[str, Session] | None] = {}  # engines; None where they failed
         self._inside = False  # whether these are being bound
 
+    def unload(self) -> None:
+        super().unload()
+        self._gathering = {}
+
     def _bind(self, shape: DenoiserShape, guided: bool, alone: bool) -> SharedBound:
         bound = super()._bind(shape, guided, alone)
         if self._context is None:
@@ -58,34 +62,41 @@ class NativeDenoiser(SharedDenoiser):
     def _bind_inside(self, outside: SharedBound, bind: Callable[[], SharedBound], context: Communicator) -> SharedBound:
         """The same with gathers inside of engines, if on all ranks one evaluation of these gives the same; tried once
         for the ranks of a `context`, and not where these have different numbers of frames."""
-        share, collect = self._share, self._ranks.control.collect
-        if share.pieces % share.parts or self._gathering.get(context.members, ()) is None:
+        share, members, made = self._share, context.members, list[SharedBound]()
+        if share.pieces % share.parts or self._gathering.get(members, ()) is None:
             return outside
-        problem, known = None, context.members in self._gathering
-        try:
-            if not known:
-                store = self._opener.weights(self.spec)
-                self._gathering[context.members] = open_gathering(
-                    self._opener, self.spec, store, self._gathered, context
-                )
-        except BackendError as error:
-            problem = str(error)
-        problem = next((text for text in collect(problem) if text is not None), None)
-        if problem is None:
+
+        def opened() -> None:
+            store = self._opener.weights(self.spec)
+            self._gathering[members] = open_gathering(self._opener, self.spec, store, self._gathered, context)
+
+        def bound() -> None:
             outer, self._inside = self.sessions, True
-            self.sessions = {**outer, **(self._gathering[context.members] or {})}
+            self.sessions = {**outer, **(self._gathering[members] or {})}
             try:
-                inside = bind()
+                made.append(bind())
             finally:
                 self.sessions, self._inside = outer, False
-            problem = None if known else problem_of(outside, inside, self.spec.precision)
-            problem = next((text for text in collect(problem) if text is not None), None)
-            if problem is None:
-                return inside
-        self._gathering[context.members] = None
-        given_up(self._ranks.rank, problem)
+
+        known = members in self._gathering
+        problem = (None if known else self._agreed(opened)) or self._agreed(bound)
+        if problem is None and not known:
+            problem = self._agreed(lambda: problem_of(outside, made[0], self.spec.precision))
+        if problem is None:
+            return made[0]
+        self._gathering[members] = None
+        _log.warning("--cp_mode native: %s; K and V are gathered between engines", problem)
         outside.fill_rows()
         return outside
+
+    def _agreed(self, work: Callable[[], str | None]) -> str | None:
+        """The first problem that a rank has with what all do now, by its own words or because it fails."""
+        try:
+            problem = work()
+        except BackendError as error:
+            problem = str(error)
+        found = enumerate(self._ranks.control.collect(problem))
+        return next((f"rank {rank}: {text}" for rank, text in found if text is not None), None)
 
     def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         call = self._call_alone if self._inside else super()._call
@@ -142,8 +153,3 @@ def _fill(bound: SharedBound) -> None:
     for text in bound.texts:
         bound.device.upload(text, np.random.default_rng(0).standard_normal(text.shape, np.float32))
     bound.fill_rows()
-
-
-def given_up(rank: int, reason: str) -> None:
-    """Say once that gathers are made between engines after all."""
-    _log.warning("--cp_mode native: rank %d: %s; K and V are gathered between engines", rank, reason)
