@@ -8,6 +8,7 @@ a capture, waiting for an event of elsewhere in one, an unjoined stream) is an e
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import Counter, deque
 from types import SimpleNamespace
 
@@ -114,7 +115,8 @@ class FakeCuda:
         return 0, memory.ctypes.data
 
     def _forbidden(self, name):
-        if self.capture is not None:
+        """Captures are of a thread; others may do what they like meanwhile."""
+        if self.capture is not None and self.capture.thread == threading.get_ident():
             self.violations.append(name)
             self.capture.broken = True
             return True
@@ -280,7 +282,7 @@ class Capture:
     """Work that is recorded, and the streams that were drawn in and must be joined again."""
 
     def __init__(self, origin):
-        self.origin, self.streams = origin, {origin}
+        self.origin, self.streams, self.thread = origin, {origin}, threading.get_ident()
         self.ops, self.last, self.joined, self.broken = [], {}, {}, False
 
     def add(self, stream, op):

@@ -17,7 +17,7 @@ PHASES = {
     "load": ("worldrt.runtime.models", "Models.denoiser", 1),
     "text": ("worldrt.runtime.text", "TextEncoder.encode", 1),
     "sampling": ("worldrt.runtime.steps", "Steps.evaluate", 2),
-    "window": ("worldrt.runtime.live.window", "_Window.fill", 7),
+    "window": ("worldrt.runtime.live.window", "_Window.fill", 20),
     "gather": ("worldrt.runtime.parallel.bound", "SharedBound.whole", 1),
     "decode": ("worldrt.runtime.vae", "Decoder._next", 1),
     "write": ("worldrt.runtime.sinks.base", "VideoFormat.check", 1),

@@ -25,8 +25,12 @@ BEFORE = b"what was there"
 SMALL = ("--prompt", "car", "--steps", "3", "--width", "64", "--height", "48", "--disable_guardrail")
 
 
-def killed(folder: Path, phase: str, victim: int, *flags: str) -> tuple[str, float]:
-    """What the run said, and how long after the kill the last process was gone."""
+LATE = ("decode", "write")
+"""Phases in which rank 0 needs nobody any more: it may be done before it hears of the other's end."""
+
+
+def killed(folder: Path, phase: str, victim: int, *flags: str) -> str | None:
+    """What the run said, None where it ended well; every process is gone when this returns."""
     log = folder / "log"
     command = [sys.executable, str(DYING), str(log), phase, str(victim), *flags, "--num_gpus", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -37,18 +41,20 @@ def killed(folder: Path, phase: str, victim: int, *flags: str) -> tuple[str, flo
         assert time.monotonic() < end, "a process stayed behind"
         time.sleep(0.05)
     seconds = time.monotonic() - told["killed_s"]
+    print(f"{phase}, rank {victim}: all gone {seconds:.1f} s after the kill")
+    if victim and phase in LATE and done.returncode == 0:
+        return None
     assert done.returncode == (2 if victim else -signal.SIGKILL), done.stderr
     assert f"rank {victim} is gone: its process has ended" in done.stderr
-    print(f"{phase}, rank {victim}: all gone {seconds:.1f} s after the kill")
-    return done.stderr, seconds
+    return done.stderr
 
 
 def check_clip(folder: Path, phase: str, victim: int, *flags: str) -> None:
     place = folder / ("out.png" if "text2image" in flags else "out.mp4")
     place.write_bytes(BEFORE)
-    said, _ = killed(folder, phase, victim, *flags, "--save_path", str(place), "--overwrite")
-    assert place.read_bytes() == BEFORE
-    if victim:  # who is killed itself cannot clear up
+    said = killed(folder, phase, victim, *flags, "--save_path", str(place), "--overwrite")
+    assert (place.read_bytes() == BEFORE) == (said is not None)
+    if victim and said is not None:  # who is killed itself cannot clear up
         assert sorted(path.name for path in folder.iterdir()) == ["log", place.name]
         assert len(said.strip().splitlines()) == 1
 
@@ -81,10 +87,8 @@ def test_a_live_world_ends_with_the_rank_that_is_lost(tmp_path, world_bundle, ph
     """What was recorded so far stays and can be read."""
     place = tmp_path / "live.mp4"
     size = ("--size", "64x48", "--base_steps", "2", "--guidance_scale", "2", "--fps", "16")
-    said, _ = killed(
-        tmp_path, phase, victim, "world", "--bundle", str(world_bundle), "--to", str(place), *size, "--quiet"
-    )
-    assert "error: rank" in said
+    said = killed(tmp_path, phase, victim, "world", "--bundle", str(world_bundle), "--to", str(place), *size, "--quiet")
+    assert said is not None and "error: rank" in said
     if place.exists() and place.stat().st_size:
         with av.open(str(place)) as container:
             assert sum(1 for _ in container.decode(video=0)) > 0
