@@ -73,7 +73,7 @@ def codec(world: World, nano: Path | None, count: int, strips: Path | None) -> d
     found: dict[str, list[float]] = {}
     drawn = [render(drive_of(HELD_OUT + i), 17) for i in range(count)]
     for frames in drawn:
-        made = np.stack(list(world.vae.decode(world.vae.encode(frames))))
+        made = np.stack(list(world.vae.decode(world.vae.encode(frames))))[FRAMES - 1 :]  # the first latent is one frame
         found.setdefault("own_vae_psnr_db", []).append(psnr_db(made, frames))
     if nano is not None:
         with Video2World.open(nano, backend="onnxruntime", options={"threads": 1}) as cosmos:

@@ -149,6 +149,20 @@ def test_a_part_of_a_name_means_the_matrix_where_several_worlds_have_it(nano_mat
         find(None)
 
 
+def test_the_packaged_world_is_taken_where_there_is_no_other(nano_matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr("worldrt.engine.packaged.PLACE", tmp_path / "models")
+    monkeypatch.setenv("WORLDRT_BUNDLES", str(tmp_path / "bundles"))
+    own, mine = tmp_path / "models" / "nano-matrix", tmp_path / "bundles" / "mine"
+    own.parent.mkdir()
+    mine.parent.mkdir()
+    own.symlink_to(nano_matrix)
+    assert find(None) == find("nano") == find("nano-matrix", "matrix") == own
+    with pytest.raises(InputError, match="trt-export --model nano-opendwm"):
+        find(None, "opendwm")
+    mine.symlink_to(nano_matrix)
+    assert find(None) == find("nano-matrix") == mine
+
+
 def test_a_world_that_goes_into_a_file_alone_needs_no_length(tmp_path):
     for flags, length in (("--save_path w.mp4", 4), ("--save_path w.mp4 --length 2", 2), ("", None)):
         args = build_parser().parse_args(["world", *flags.split()])
