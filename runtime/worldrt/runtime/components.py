@@ -99,6 +99,7 @@ class Opener:
                 batch=batch,
                 block=fixed,
                 limit_bytes=getattr(self.device, "limit_bytes", None),
+                ranks=self.execution.ranks.size if self.execution.ranks else 1,
             )
             options |= more
         return open_session(

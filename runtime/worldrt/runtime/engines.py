@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph
+from worldrt.engine.bundle import Bundle, Component, Denoiser, Graph, Manifest
 from worldrt.engine.cache import PlanCache
 from worldrt.engine.constants import constants_of
 from worldrt.engine.jobs import form_of, weight_bytes
@@ -16,6 +16,8 @@ from worldrt.engine.overlay import Overlay
 from worldrt.engine.plans import BuildOptions, Profile, Range
 from worldrt.engine.profiles import profile_of
 from worldrt.engine.weights import WeightStore
+from worldrt.runtime.bound import ROW
+from worldrt.runtime.parallel.share import MOST_PIECES
 
 BACKENDS = ("tensorrt", "tensorrt_rtx")
 BlockWeightsAs = Literal["auto", "inputs", "constants"]
@@ -49,12 +51,15 @@ class Engines:
         batch: int,
         block: int | None,
         limit_bytes: int | None,
+        ranks: int = 1,
     ) -> tuple[Profile, dict[str, Any]]:
-        """The profile of a graph and the backend's options. `block` is an instance whose weights become constants."""
+        """The profile of a graph and the backend's options. `block` is an instance whose weights become constants;
+        `ranks` may share the frames of a clip."""
         manifest = bundle.manifest
         key = next(key for key, found in manifest.components().items() if found is component)
         graph = component.graphs[name]
-        profile = profile_of(manifest, key, name, batch=batch, overrides=self.profile)
+        overrides = {**_of_pieces(manifest, key, batch, ranks), **self.profile}
+        profile = profile_of(manifest, key, name, batch=batch, overrides=overrides)
         return profile, {
             "cache": self.cache,
             "build": self._build(component, store, graph, limit_bytes),
@@ -81,3 +86,16 @@ class Engines:
     def _tell(self, name: str, doing: str, done: float) -> None:
         for listener in self.listener[-1:]:
             listener(f"build {name}", int(100 * done), 100)
+
+
+def _of_pieces(manifest: Manifest, key: str, batch: int, ranks: int) -> dict[str, Range]:
+    """Ranges for pieces of frames, of a denoiser that can work on these and has fewer frames than ranks."""
+    embed = manifest.denoisers[key].graphs.get("embed") if key in manifest.denoisers else None
+    if ranks == 1 or embed is None or all(spec.name != ROW for spec in embed.inputs):
+        return {}
+    known = profile_of(manifest, key, "embed", batch=batch, overrides={})
+    frames, rows = known["frames"], known["rows"]
+    if ranks <= frames.max:
+        return {}
+    pieces = replace(frames, max=max(frames.max, MOST_PIECES))
+    return {"rows": replace(rows, min=1), "frames": pieces, "context_frames": pieces}

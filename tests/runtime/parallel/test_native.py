@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from worldrt.engine.errors import InputError
+from worldrt.engine.plans import Range
+from worldrt.engine.weights import open_weights
 from worldrt.runtime import components
 from worldrt.runtime.components import Execution, Opener
 from worldrt.runtime.engines import Engines
@@ -110,3 +112,22 @@ def test_backends_that_cannot_are_refused_with_the_reason(ranks, engines, backen
     for error in ranks(2, work):
         assert isinstance(error, InputError)
         assert reason in str(error) and "--backend tensorrt" in str(error)
+
+
+def test_engines_for_more_ranks_than_frames_take_pieces_of_frames(stubs, tmp_path):
+    bundle, _ = stubs.denoiser_bundle(tmp_path / "tiny", *stubs.tiny_weights(3), "block", False)
+    component = bundle.manifest.denoisers["task"]  # of 5 latent frames, 5 to 6 rows of 6 to 8 tokens
+
+    def ranges(ranks, graph="block", **profile):
+        store = open_weights(bundle, component)
+        found, _ = Engines(profile=profile).options(
+            bundle, component, graph, store, batch=2, block=None, limit_bytes=None, ranks=ranks
+        )
+        return found
+
+    assert ranges(5) == ranges(1) and ranges(1)["tokens"].min == 36
+    for ranks in (6, 9):  # one plan for all
+        assert ranges(ranks)["tokens"] == Range(6, 40, 48)
+        assert ranges(ranks)["frames"] == ranges(ranks)["context_frames"] == Range(1, 5, 128)
+        assert ranges(ranks, "embed")["rows"] == Range(1, 5, 6)
+    assert ranges(9, frames=Range(1, 2, 3))["frames"] == Range(1, 2, 3)
