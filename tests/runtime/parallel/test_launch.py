@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from worldrt.engine.errors import InputError
+from worldrt.runtime.parallel import launch
+
 ALONE = [sys.executable, "-m", "worldrt.runtime"]
 TORCHRUN = [
     sys.executable,
     "-m",
     "torch.distributed.run",
+    "--standalone",
     "--nproc_per_node=2",
-    "--master_port=0",
     "-m",
     "worldrt.runtime",
 ]
@@ -67,6 +70,13 @@ def test_under_torchrun_too(nano_bundle, of_one, tmp_path):
     done = trt_run(TORCHRUN, nano_bundle, "--num_gpus", "2", "--json", "--save_path", str(place))
     assert made(done, place) == of_one
     assert json.loads(done.stdout)["frames"] == 5
+
+
+def test_a_port_that_processes_are_not_told_is_refused(monkeypatch):
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="--standalone"):
+        launch._store(launch.Place(1, 2, 1, 2, own=False))
 
 
 @pytest.mark.slow

@@ -153,6 +153,10 @@ def _store(here: Place) -> Any:
     timeout = importlib.import_module("datetime").timedelta(seconds=JOIN_S)
     master = here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if not port:
+        raise InputError(
+            "torchrun --master_port=0: its processes are not told the port that was found; --standalone does"
+        )
     return distributed.TCPStore(address, port, None, master, timeout, wait_for_workers=False)
 
 
