@@ -15,6 +15,7 @@ from worldrt.runtime.images import cover
 from worldrt.runtime.keep import Keep
 from worldrt.runtime.long import chunked, of_chunk, prompts_of
 from worldrt.runtime.observer import Cancelled
+from worldrt.runtime.pipelines.ahead import Ahead
 from worldrt.runtime.pipelines.base import encode_texts, sample_clip
 from worldrt.runtime.pipelines.video2world import DEFAULT_NEGATIVE_PROMPT
 from worldrt.runtime.request import Settings
@@ -134,13 +135,19 @@ def test_the_first_chunk_is_the_clip_alone_and_is_shown_while_the_second_one_is_
     assert [done for stage, done, _ in told.calls if stage == "video2world: chunks"] == [0, 1, 2, 3]
 
 
-def test_a_film_that_nobody_wants_any_more_is_sampled_no_further(nano_by_torch):
-    told = Beside()
+def test_a_film_that_nobody_wants_any_more_is_sampled_no_further(nano_by_torch, monkeypatch):
+    told, leave = Beside(), Ahead.__exit__
+
+    def left(ahead, *error):
+        ahead._stopped.set()
+        told.shown.set()
+        leave(ahead, *error)
+
+    monkeypatch.setattr(Ahead, "__exit__", left)
     with Video2World.open(nano_by_torch.folder) as world:
         film = world(FILM, frames_of(1), told)
         next(film)
         assert told.begun.wait(DEADLINE_S)
-        threading.Timer(0.5, told.shown.set).start()
         film.close()
     assert told.shown.is_set() and told.count("video2world: sampling") == 5
     assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]

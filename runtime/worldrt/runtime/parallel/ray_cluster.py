@@ -28,6 +28,15 @@ SETTINGS = {
 }
 """A worker that takes its time to start, or a machine that has other things to do, is not lost; and workers, which
 Ray has give way to all else, are what the machine is there for."""
+OF_OWN_CLUSTER = {
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_gcs_server_request_timeout_seconds": "300",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "180",
+    "RAY_py_gcs_connect_timeout_s": "300",
+    "RAY_health_check_timeout_ms": "60000",
+}
+"""What is on one machine, and not behind a network, has time to start and to answer."""
 PLACE_S = 300.0
 """How long workers may wait for their places."""
 _OURS = "WORLDRT_"
@@ -144,7 +153,8 @@ def open_cluster(
     if address is not None and ray.is_initialized():
         raise BackendError(f"--ray_address {address}: this process is connected to another cluster; leave that first")
     with ExitStack() as stack:
-        if not ray.is_initialized():
+        joined = ray.is_initialized()
+        if not joined:
             stack.callback(ray.shutdown)
             folder = None
             if address is None:
@@ -153,12 +163,13 @@ def open_cluster(
                 stack.callback(ray.shutdown)
             _connect(ray, address, folder, workers, memory_bytes)
         group = _reserved(ray, workers, gpus)
-        stack.callback(importlib.import_module("ray.util").remove_placement_group, group)
+        if joined or address is not None:  # else it goes with the cluster, which may not answer any more
+            stack.callback(importlib.import_module("ray.util").remove_placement_group, group)
         yield RayCluster(ray, group, gpus, local=address is None)
 
 
 def _imported(*, local: bool) -> Any:
-    for name, value in SETTINGS.items():
+    for name, value in {**SETTINGS, **(OF_OWN_CLUSTER if local else {})}.items():
         os.environ.setdefault(name, value)
     if local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # which has it listen on 127.0.0.1 alone; read on import

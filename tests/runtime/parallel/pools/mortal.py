@@ -17,6 +17,7 @@ from worldrt.runtime.models import Models
 from worldrt.runtime.parallel.pools.parts import DecodePartWorker
 from worldrt.runtime.parallel.pools.workers import DecodeWorker, DenoiseWorker
 from worldrt.runtime.parallel.pools.world import PooledWorld
+from worldrt.runtime.parallel.worker import work
 from worldrt.runtime.samplers_vp import dpm_sde
 from worldrt.runtime.schedule import methods
 
@@ -30,6 +31,17 @@ class Mortal(DenoiseWorker):
 
     def pid(self):
         return os.getpid()
+
+
+class MortalFirst(Mortal):
+    """The first of a group tells all of its processes."""
+
+    def __init__(self, make, pids) -> None:
+        super().__init__(make)
+        self._pids = pids
+
+    def pids(self):
+        return self._pids
 
 
 class MortalDecoder(DecodeWorker):
@@ -65,18 +77,28 @@ def nano(folder):
     return NoKeys(models, task="video2world", size=(32, 32), schedule=methods.swin_dpm(4, 4, 1), guidance=0.0)
 
 
-def matrix(folder):
+def matrix(folder, ranks=None):
     """The nano Matrix: a queue that is steered. With the smallest pictures."""
-    return World(Models.open([folder], options={"threads": 1}), size=(16, 16), base_steps=2)
+    return World(Models.open([folder], options={"threads": 1}, ranks=ranks), size=(16, 16), base_steps=2)
+
+
+def lead(folder, ranks):
+    """The first worker of a group that shares the transformer of the nano Matrix."""
+    return MortalFirst(partial(matrix, folder, ranks), ranks.control.collect(os.getpid()))
+
+
+def follow(folder, ranks):
+    """What the others of the group do."""
+    ranks.control.collect(os.getpid())
+    work(Models.open([folder], options={"threads": 1}, ranks=ranks), ranks.control)
 
 
 @contextmanager
-def pooled(cluster, make, parts=1, **options):
-    """A world in pools, loaded."""
+def pooled(cluster, make, parts=1, first=None, **options):
+    """A world in pools, loaded; `first` makes the first worker of a group."""
     decode = [partial(MortalPart, make, i, parts) for i in range(parts)]
-    pools = PooledWorld(
-        make(), cluster, partial(Mortal, make), decode if parts > 1 else [partial(MortalDecoder, make)], **options
-    )
+    denoise = first or partial(Mortal, make)
+    pools = PooledWorld(make(), cluster, denoise, decode if parts > 1 else [partial(MortalDecoder, make)], **options)
     try:
         pools.load()
         yield pools

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from functools import partial
 
 import numpy as np
 import pytest
 
 from worldrt.engine.errors import BackendError, InputError
+from worldrt.export.plan import Options
+from worldrt.export.run import export_bundle
 from worldrt.runtime.live.controls import random_signal
 from worldrt.runtime.parallel import ray_cluster
-from worldrt.runtime.parallel.ray_cluster import open_cluster
+from worldrt.runtime.parallel.pools.group import Groups
+from worldrt.runtime.parallel.ray_cluster import loopback, open_cluster
 
+from ....conftest import shared_folder
 from ...live.worlds import offline
-from .mortal import PROMPT, kill, nano, pictures, pooled, toy
+from .mortal import PROMPT, follow, kill, lead, matrix, nano, pictures, pooled, toy
 
 with_ray = pytest.mark.slow  # starting Ray takes longer than all that it is tested for; `make soak` installs it
 
@@ -43,6 +49,34 @@ def test_a_causal_decoder_in_parts_is_killed_and_goes_on_from_its_caches(cluster
         victims = {9: world.decode[0], 21: world.decode[1], 30: world.denoise}
         made = pictures(world, controls, lambda index: kill(victims[index]) if index in victims else None)
         assert [stage.losses for stage in (world.denoise, *world.decode)] == [1, 1, 1]
+    np.testing.assert_array_equal(made, expected)
+
+
+@pytest.fixture(scope="session")
+def matrix_blocks(tmp_path_factory):
+    """The nano Matrix in blocks, exported."""
+    folder = shared_folder(tmp_path_factory) / "nano-matrix-block"
+    if not folder.exists():
+        options = Options("nano-matrix", form="block")
+        export_bundle(options, folder, family="matrix", verified=False, torch_program=False)
+    return folder
+
+
+@with_ray
+def test_a_group_that_shares_the_transformer_is_lost_as_one_and_another_goes_on(cluster, matrix_blocks):
+    make = partial(matrix, matrix_blocks)
+    controls = random_signal(make().schedule.given + make().schedule.slots + 8, 5)
+    expected = pictures(make(), controls)
+    groups = Groups(cluster, 2, partial(follow, matrix_blocks), loopback, limit_s=60.0)
+    with pooled(cluster, make, first=partial(lead, matrix_blocks), groups=groups, window=2, every=3) as world:
+        victims = {9: 1, 21: 0}
+
+        def at(index):
+            if index in victims:
+                os.kill(world.denoise.ask("pids")[victims[index]], signal.SIGKILL)
+
+        made = pictures(world, controls, at)
+        assert world.denoise.losses >= 2
     np.testing.assert_array_equal(made, expected)
 
 
