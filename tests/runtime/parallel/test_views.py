@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.parallel.window import SharedWindow
 from worldrt.runtime.parallel.worker import work
 
-from ..live.test_layout_world import stand_in
+from ..live.test_layout_world import stand_in, world_of
 
 CLOSE = 1e-5
 ROWS, TEXT = 9, 64
@@ -107,3 +108,28 @@ def test_views_and_frames_that_ranks_share_are_those_of_one(forms, all_well, siz
     close(made, alone(models, cases))
     looks = 4 if axis == "frames" else 2
     assert calls == 4 * (looks + 1), "what each temporal or each cross-view block looks at, and x0"
+
+
+def test_a_world_of_several_views_is_shared_by_ranks(forms, all_well):
+    """A view each; sources, texts, layouts and pictures stay with rank 0."""
+
+    def pictures(models):
+        made = world_of(models, seed=3).generate("fog", 1, "D,DL", seed=3)
+        try:
+            return list(islice(made, 2))
+        finally:
+            made.close()
+
+    def rank(control):
+        ranks = Ranks(control, cfg=1)
+        models = Models(forms["block"].bundles, replace(forms["block"].execution, ranks=ranks))
+        if not isinstance(control, Host):
+            work(models, control)
+            return None
+        made = pictures(models)
+        control.end_orders()
+        ranks.close()
+        return made
+
+    for shared, whole in zip(all_well(3, rank)[0], pictures(forms["block"]), strict=True):
+        assert shared.std() > 1 and np.abs(shared.astype(int) - whole).max() <= 1

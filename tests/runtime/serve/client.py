@@ -25,7 +25,7 @@ async def served(tmp_path, world=None, port=0, **options):
     hub = Hub(lambda: world, recordings=tmp_path / "recordings", prompt="a toy", **options)
     listening = bind("127.0.0.1", port)
     async with serving(hub, listening):
-        await asyncio.wait_for(asyncio.wrap_future(hub.host.loaded), 20)
+        await asyncio.wait_for(asyncio.wrap_future(hub.host.loaded), 120)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", hub
 
 
@@ -42,12 +42,12 @@ def served_in_thread(tmp_path, world=None, port=0, **options):
 
     thread = threading.Thread(target=lambda: asyncio.run(live()), daemon=True)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(150)
     try:
         yield found["url"], found["hub"]
     finally:
         found["loop"].call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 
