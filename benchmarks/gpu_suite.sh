@@ -12,7 +12,7 @@ OUT=${OUT:-benchmarks/results}
 export PYTHONPATH="$PWD/engine:$PWD/export:$PWD/runtime:$PWD/kernels:$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$OUT" || exit 1
 
-nvidia-smi 2>/dev/null || echo "nvidia-smi: not here"
+timeout 20 nvidia-smi 2>/dev/null || echo "nvidia-smi: not here, or it does not answer"
 read -r -a parts <<<"${PARTS:-}"
 exec "$PYTHON" -m worldrt.benchmarks.cli gpu \
     --device "${DEVICE:-cuda}" --budget_s "${BUDGET_S:-460}" --output "$OUT" \

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from worldrt.benchmarks.cli import main
-from worldrt.benchmarks.gpu import _engines, backend, child, suite
+from worldrt.benchmarks.gpu import _engines, backend, block, build, child, model, suite
 from worldrt.benchmarks.gpu.base import CheckError, MissingError, Setup
 from worldrt.benchmarks.gpu.suite import Step, Suite
 from worldrt.benchmarks.results import FAILED, Table, read
 from worldrt.engine import plugin
+from worldrt.engine.packaged import packaged
 from worldrt.runtime.compare import Comparison
 
 HOUSE = Path(__file__).parents[2]
@@ -163,6 +164,7 @@ def test_without_the_cuda_kernels_everything_but_transformers_is_compared(tmp_pa
     models = SimpleNamespace(bundles=[SimpleNamespace(manifest=None)])
     monkeypatch.setattr(backend.Models, "open", lambda *places, **execution: models)
     monkeypatch.setattr(backend.probes, "parts", lambda manifest: parts)
+    monkeypatch.setattr(backend, "_has_programs", lambda folder: True)
     monkeypatch.setattr(backend.cuda, "missing", lambda: "not built")
     done = Comparison(("onnxruntime:cpu", "torch"), (), ())
     monkeypatch.setattr(backend.compare, "run", lambda contenders, chosen, *rest: asked.extend(chosen) or done)
@@ -170,6 +172,43 @@ def test_without_the_cuda_kernels_everything_but_transformers_is_compared(tmp_pa
     with pytest.raises(MissingError, match="transformers were not run: CUDA kernels: not built"):
         list(backend.run(setup))
     assert asked == parts[:2]
+
+
+def test_the_bundle_of_the_package_serves_where_none_could_be_exported(tmp_path):
+    setup = Setup("cpu", 1, tmp_path, "torch", {"float32": tmp_path / "none", "bfloat16": tmp_path / "none"})
+    assert setup.bundle() == packaged("nano") and setup.found("bfloat16") is None
+    with pytest.raises(MissingError, match="holds no torch programs"):
+        list(backend.run(setup))
+    with pytest.raises(MissingError, match="no bfloat16 bundle"):
+        setup.bundle("bfloat16")
+
+
+def test_a_mode_that_never_ends_takes_no_other_along(tmp_path, monkeypatch):
+    """Each is handed on before the next begins, the one that compiles last."""
+    setup = Setup("cpu", 1, tmp_path)
+    modes = {"eager": lambda: lambda: None, "compiled": lambda: pytest.fail("begun")}
+    monkeypatch.setattr(model, "_modes", lambda *given: modes)
+    titles = []
+    with pytest.raises(pytest.fail.Exception):
+        for made, _ in model.run(setup):
+            titles += [table.title for table in made]
+    assert titles[-1].endswith("evaluations, eager")
+    parts = [table.title for made, _ in block.run(setup) for table in made]
+    assert len(parts) == 2 and parts[-1].endswith("tiny, compiled")
+
+
+def test_kernels_are_built_without_cmake_by_the_same_flags(tmp_path, monkeypatch):
+    monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "cmake" else f"/bin/{name}")
+    assert build.by_cmake(True) == []
+    cpu, cuda = build.directly(tmp_path, True)
+    recipe = (HOUSE / "kernels" / "CMakeLists.txt").read_text()
+    assert {"-O3", "-ffp-contract=off", "-fopenmp"} <= set(cpu) and "-O3 -ffp-contract=off" in recipe
+    assert "--fmad=false" in cuda and "--fmad=false" in recipe and "-ffp-contract=off" in " ".join(cuda)
+    assert cpu[-1].endswith("libworldrt_cpu.so") and cuda[-1].endswith("libworldrt_cuda.so")
+    assert len(build.directly(tmp_path, False)) == 1
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    with pytest.raises(MissingError, match="neither cmake nor a compiler"):
+        list(build.run(Setup("cpu", 1, tmp_path)))
 
 
 def test_names_of_parts():

@@ -55,12 +55,14 @@ class Part:
         return self.short_s if self.short else self.seconds
 
 
+CONTENDERS = ("--contenders", "worldrt", "int8", "diffusers", "diffusers-compiled", "--compile_limit_s", "90")
 PARTS = (
-    Part(("cpu", "--bundle", NANO, "--rounds", "10"), 90, ("--rounds", "3", "--steps", "5"), 30, ("diffusers",)),
-    Part(("quality", "--bundle", NANO, "--prompts", "2", "--steps", "15", "--seconds", "8"), 80,
+    Part(("cpu", "--bundle", NANO, "--rounds", "7", *CONTENDERS), 150,
+         ("--rounds", "3", "--steps", "5", "--contenders", "worldrt", "int8", "diffusers"), 30, ("diffusers",)),
+    Part(("quality", "--bundle", NANO, "--prompts", "2", "--steps", "15", "--seconds", "8"), 75,
          ("--parts", "videos", "--prompts", "1", "--steps", "8"), 20, ("onnx_ir",)),
-    Part(("kernels",), 15, ("--rounds", "3"), 6),
-    Part(("io", "--rounds", "5", "--frames", "12"), 30, ("--rounds", "3", "--frames", "6"), 10),
+    Part(("kernels",), 12, ("--rounds", "3"), 6),
+    Part(("io", "--rounds", "5", "--frames", "12"), 25, ("--rounds", "3", "--frames", "6"), 10),
     Part(("stream", "--frames", "20000"), 20, ("--frames", "2000"), 5),
     Part(("overhead", "--bundle", NANO), 10),
     Part(("scale",), 25, ("--rounds", "3"), 12, ("torch",)),

@@ -99,6 +99,7 @@ def run(
             seconds[name].append(took)
             frames[name].append(made)
     frames[AGAIN] = [_made(makers[EXACT], Way(), 0, steps)[1]]
+    frames[UNRELATED] = [_made(makers[EXACT], Way(), 1, steps)[1]] if prompts == 1 else _turned(frames[EXACT])
     measure, why = likeness.open_lpips()
     compared = _table(frames, seconds, reasons, measure, why)
     samples = {f"{name}/whole_s": values for name, values in seconds.items()}
@@ -120,6 +121,11 @@ def _made(world: Text2World, way: Way, index: int, steps: int) -> tuple[float, A
     return time.perf_counter() - start, frames
 
 
+def _turned(clips: list[Array]) -> list[Array]:
+    """Each in the place of the one before it."""
+    return [*clips[1:], clips[0]]
+
+
 def _table(
     frames: Mapping[str, list[Array]],
     seconds: Samples,
@@ -129,12 +135,9 @@ def _table(
 ) -> Table:
     exact = frames[EXACT]
     compared = {name: list(zip(made, exact, strict=False)) for name, made in frames.items() if name != EXACT}
-    compared[UNRELATED] = [(exact[(i + 1) % len(exact)], one) for i, one in enumerate(exact)] if len(exact) > 1 else []
     columns = ("way", "times faster", *likeness.COLUMNS, *((likeness.LPIPS_COLUMN,) if measure else ()))
     rows: list[tuple[Any, ...]] = []
     for name, pairs in compared.items():
-        if not pairs:
-            continue
         found = likeness.likeness([f for a, _ in pairs for f in a], [f for _, b in pairs for f in b], measure)
         faster = None
         if name in seconds:

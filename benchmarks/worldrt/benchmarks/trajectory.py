@@ -29,9 +29,9 @@ SHORTCUTS = {
 }
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 NOTES = (
-    "Of the video transformer, root mean square of the difference over that of the exact latents. From the exact "
-    "state: x0 of each step, evaluated where the exact run stood, so that nothing adds up. Of the run: its own state "
-    "after a share of the steps. A way that leaves evaluations out has no error from the exact state.",
+    "Of the video transformer, root mean square of the difference over that of the exact latents. One step, median and "
+    "worst: x0, evaluated where the exact run stood, so that nothing adds up. At a share of the steps: the state of "
+    "the run itself. A way that leaves evaluations out has no error of one step.",
 )
 
 
@@ -62,7 +62,7 @@ def table(exact: Models, others: Mapping[str, Models], shortcuts: Mapping[str, S
         rows.append((name, quantile(single, 0.5), max(single), *_parted(_run(other, theirs, None), states)))
     for name, way in shortcuts.items():
         rows.append((name, None, None, *_parted(_run(scene, bound, way), states)))
-    columns = ("way", "from the exact state, median", "worst", *(f"of the run, at {share:.0%}" for share in SHARES))
+    columns = ("way", "one step", "worst step", *(f"at {share:.0%}" for share in SHARES))
     return Table(f"Error of the latents, step by step, over {len(scene.rows)} rows", columns, tuple(rows), NOTES)
 
 

@@ -9,6 +9,11 @@ STAGES = ("text", "image step", "video step", "encode", "decode", "whole")
 """`text`: all prompts of a run. A step is one guided evaluation: two passes of the transformer. `encode`: what the
 video starts from. `decode`: the picture and the clip. `whole`: prompt to frames, everything loaded."""
 
+SCENES = (
+    "A red car drives along a coast road in the evening sun, waves break below",
+    "A white car drives through a green forest at noon in the snow, trees stand near",
+)
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -27,9 +32,9 @@ class Workload:
     sigma_min: float
 
     def prompt(self, index: int) -> tuple[str, str]:
-        """The prompt and negative prompt of a round: of one length in tokens, but never met before."""
+        """The prompt and negative prompt of a round: of about one length, but never met before, of two scenes."""
         return (
-            f"Take {index:04d}. A red car drives along a coast road in the evening sun, waves break below",
+            f"Take {index:04d}. {SCENES[index % len(SCENES)]}",
             f"Take {index:04d}. Blurred, noisy, badly exposed, with compression blocks and flicker",
         )
 

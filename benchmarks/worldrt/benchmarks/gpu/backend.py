@@ -10,6 +10,7 @@ from typing import Any
 from worldrt.benchmarks.gpu.base import CheckError, Made, MissingError, Samples, Setup
 from worldrt.benchmarks.results import Table
 from worldrt.engine import plugin
+from worldrt.engine.bundle import load_bundle
 from worldrt.engine.errors import BackendError
 from worldrt.kernels import cuda
 from worldrt.runtime import compare, probes
@@ -29,13 +30,15 @@ def run(setup: Setup) -> Iterator[Made]:
     reason = _unavailable(name, setup)
     if reason:
         raise MissingError(reason)
+    if name == "torch" and not _has_programs(setup.bundle()):
+        raise MissingError("the bundle of nano here holds no torch programs, and none could be exported")
     reference = _reference(setup)
     case = Case(PROMPT, DRY_STEPS if setup.dry else STEPS, seed=0)
     failed: list[str] = []
     lacking = None if setup.dry else cuda.missing()
     for precision in PRECISIONS if not setup.dry else PRECISIONS[:1]:
-        folder = setup.bundles.get(precision)
-        if folder is None or not (folder / "bundle.json").is_file():
+        folder = setup.found(precision)
+        if folder is None:
             print(f"no {precision} bundle: skipped", flush=True)
             continue
         try:
@@ -57,10 +60,16 @@ def run(setup: Setup) -> Iterator[Made]:
 def _reference(setup: Setup) -> tuple[str, Models]:
     """The float32 bundle on the CPU, by ONNX Runtime or else by torch."""
     bundle: Path = setup.bundle()
-    for name in ("onnxruntime", "torch"):
+    for name in ("onnxruntime", "torch") if _has_programs(bundle) else ("onnxruntime",):
         if plugin.load("worldrt.engine.backends", name).unavailable() is None:
             return f"{name}:cpu", Models.open([bundle], backend=name, device="cpu")
-    raise MissingError("neither onnxruntime nor torch is here to compare with")
+    raise MissingError("nothing is here to compare with: no onnxruntime, or no torch with a bundle that has programs")
+
+
+def _has_programs(folder: Path) -> bool:
+    """Whether torch can run all graphs of a bundle."""
+    parts = load_bundle(folder).manifest.components().values()
+    return all(graph.program is not None for part in parts for graph in part.graphs.values())
 
 
 def _unavailable(name: str, setup: Setup) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from worldrt.benchmarks.results import Table
 from worldrt.benchmarks.statistics import summarize
+from worldrt.engine.packaged import packaged
 
 Samples = dict[str, list[float]]
 Made = tuple[list[Table], Samples]
@@ -42,10 +43,17 @@ class Setup:
         """Whether this only shows that the code runs: shapes are tiny."""
         return self.device == "cpu"
 
-    def bundle(self, precision: str = "float32") -> Path:
-        """Raises `MissingError`."""
+    def found(self, precision: str = "float32") -> Path | None:
+        """The bundle that was given or exported; in float32 else that of the package."""
         folder = self.bundles.get(precision)
-        if folder is None or not (folder / "bundle.json").is_file():
+        if folder is not None and (folder / "bundle.json").is_file():
+            return folder
+        return packaged("nano") if precision == "float32" else None
+
+    def bundle(self, precision: str = "float32") -> Path:
+        """The same; raises `MissingError`."""
+        folder = self.found(precision)
+        if folder is None:
             raise MissingError(f"no {precision} bundle of nano: none was given, and none could be exported here")
         return folder
 

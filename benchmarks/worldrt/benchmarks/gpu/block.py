@@ -23,25 +23,36 @@ Call = Callable[[], torch.Tensor]
 
 
 def run(setup: Setup) -> Iterator[Made]:
-    """A table for each case; a mode that cannot be had is a line of it."""
+    """A table for each case, then one for each that is compiled, which takes longer than all the rest; a mode that
+    cannot be had is a line of it."""
     plain_rope()
     config = TINY if setup.dry else FULL
     torch.manual_seed(0)
     reference_block = Block(config).to(setup.device).eval()
-    for case, (frames, tokens) in (TINY_CASES if setup.dry else CASES).items():
-        given = _inputs(config, setup.device, frames, tokens)
-        with torch.no_grad():
-            yield _measured(setup, case, config, reference_block, given)
+    cases = TINY_CASES if setup.dry else CASES
+    for modes in (("eager", "cuda graph"), ("compile",)):
+        for case, (frames, tokens) in cases.items():
+            given = _inputs(config, setup.device, frames, tokens)
+            with torch.no_grad():
+                yield _measured(setup, case, config, reference_block, given, modes)
 
 
-def _measured(setup: Setup, case: str, config: DiTConfig, reference_block: Block, given: tuple[Any, ...]) -> Made:
+def _measured(
+    setup: Setup,
+    case: str,
+    config: DiTConfig,
+    reference_block: Block,
+    given: tuple[Any, ...],
+    modes: tuple[str, ...],
+) -> Made:
+    """Compiled in bfloat16 alone."""
     reference = reference_block(*given)
     rows: list[tuple[Any, ...]] = []
     samples: Samples = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.bfloat16,) if modes == ("compile",) else (torch.float32, torch.bfloat16):
         block, kind = copy.deepcopy(reference_block).to(dtype), str(dtype).removeprefix("torch.")
         arguments = _cast(given, dtype)
-        for mode in ("eager", "compile", "cuda graph") if dtype == torch.bfloat16 else ("eager", "cuda graph"):
+        for mode in modes:
             try:
                 call = _prepared(setup, mode, block, arguments)
                 error = relative_error(call(), reference)
@@ -57,7 +68,7 @@ def _measured(setup: Setup, case: str, config: DiTConfig, reference_block: Block
         "The error is against eager float32 on the same device. TFLOP/s counts multiply-adds of linear layers and "
         "attention as two.",
     )
-    title = f"One block of width {config.width} on {setup.device}: {case}"
+    title = f"One block of width {config.width} on {setup.device}: {case}{', compiled' * (modes == ('compile',))}"
     return [Table(title, columns, tuple(rows), notes)], samples
 
 

@@ -41,18 +41,23 @@ def run(setup: Setup) -> Iterator[Made]:
     yield _steps(setup, title, v, denoise, given)
 
     rate = flops(v.dit, frames * height * width // PATCH**2) * v.dit.blocks / 1e12
-    rows: list[tuple[Any, ...]] = []
+    for mode, prepare in _modes(setup, dit, denoise, given).items():  # one by one: compiling may take all the time left
+        yield _evaluated(setup, title, mode, prepare, rate)
+
+
+def _evaluated(setup: Setup, title: str, mode: str, prepare: Callable[[], Call], rate: float) -> Made:
+    """`rate`: TFLOP of an evaluation. A mode that fails is a line that says why."""
     samples: Samples = {}
-    for mode, prepare in _modes(setup, dit, denoise, given).items():
-        try:
-            values = timed(setup, prepare(), warmups=1)
-        except Exception as failure:
-            rows.append((f"{mode}: {first_line(failure)}", *[None] * 5))
-        else:
-            samples[f"evaluation, {mode}_s"] = values
-            rows.append((mode, *row(values), rate / min(values), peak_gb(setup.device)))
+    try:
+        values = timed(setup, prepare(), warmups=1)
+    except Exception as failure:
+        line: tuple[Any, ...] = (f"{mode}: {first_line(failure)}", *[None] * 5)
+    else:
+        samples[f"evaluation, {mode}_s"] = values
+        line = (mode, *row(values), rate / min(values), peak_gb(setup.device))
     notes = ("An evaluation is of one text; a guided step has two. TFLOP/s counts the blocks alone.",)
-    yield [Table(f"{title}: evaluations", ("mode", *columns, "TFLOP/s", "peak_GB"), tuple(rows), notes)], samples
+    columns = ("mode", "min_ms", "median_ms", "p90_ms", "TFLOP/s", "peak_GB")
+    return [Table(f"{title}: evaluations, {mode}", columns, (line,), notes)], samples
 
 
 def model_of(setup: Setup) -> tuple[Variant, torch.dtype, int, int, int]:

@@ -20,9 +20,8 @@ def run(setup: Setup) -> Iterator[Made]:
         raise MissingError("pytest is not installed")
     folders = ["tests/gpu", "tests/kernels"]
     command = [sys.executable, "-m", "pytest", *folders, "-m", "gpu and not slow", "-p", "no:cacheprovider", "-q"]
-    bundle = setup.bundles.get("float32")
-    there = bundle is not None and (bundle / "bundle.json").is_file()
-    environment = os.environ | ({"WORLDRT_TEST_BUNDLE": str(bundle)} if there else {})
+    bundle = setup.found()
+    environment = os.environ | ({"WORLDRT_TEST_BUNDLE": str(bundle)} if bundle else {})
     done = subprocess.run([*command, "-rs"], cwd=ROOT, capture_output=True, text=True, env=environment)
     print(done.stdout[-4000:], done.stderr[-2000:], flush=True)
     lines = [line for line in done.stdout.splitlines() if line.strip()]

@@ -78,8 +78,15 @@ def _summary(results: Sequence[Report]) -> str:
         for m in machines.values()
     ]
     places = "".join(f'<p class="soft">{escape(line)}</p>' for line in lines)
+    notes: dict[str, list[str]] = {}
+    for result in results:
+        if result.note:
+            notes.setdefault(result.note, []).append(result.verb)
+    warnings = "".join(
+        f'<p class="warn">{escape(", ".join(verbs))}: {escape(note)}.</p>' for note, verbs in notes.items()
+    )
     links = ", ".join(f'<a href="#{_anchor(r)}">{escape(r.verb)}</a>' for r in results)
-    return f"{answers}{places}<p>Measured: {links}.</p>"
+    return f"{answers}{warnings}{places}<p>Measured: {links}.</p>"
 
 
 def _result(result: Report) -> str:

@@ -90,10 +90,17 @@ def _roofline(axes: Any, figure: Figure) -> None:
 def _scaling(axes: Any, figure: Figure) -> None:
     counts = sorted({float(x) for pairs in figure.series.values() for x, _ in pairs})
     for name, pairs in figure.series.items():
-        axes.plot([float(x) for x, _ in pairs], [y for _, y in pairs], marker="o", label=_label(name))
+        alone = len({x for x, _ in pairs}) == 1
+        axes.plot(
+            [float(x) for x, _ in pairs],
+            [y for _, y in pairs],
+            marker="D" if alone else "o",
+            linestyle="" if alone else "-",
+            label=_label(name),
+        )
     axes.plot(counts, counts, color="#bbbbbb", linestyle="--", linewidth=1, label="ideal")
     axes.set_xticks(counts, [f"{count:g}" for count in counts])
-    axes.legend()
+    axes.legend(fontsize=7)
 
 
 def _memory(axes: Any, figure: Figure) -> None:
