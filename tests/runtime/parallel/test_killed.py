@@ -32,7 +32,8 @@ LATE = ("decode", "write")
 def killed(folder: Path, phase: str, victim: int, *flags: str) -> str | None:
     """What the run said, None where it ended well; every process is gone when this returns."""
     log = folder / "log"
-    command = [sys.executable, str(DYING), str(log), phase, str(victim), *flags, "--num_gpus", "2"]
+    shared = ("--num_gpus", "2", "--collective_timeout", "100")  # who is gone is noticed at once
+    command = [sys.executable, str(DYING), str(log), phase, str(victim), *flags, *shared]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=environment)
     told = json.loads(log.read_text())

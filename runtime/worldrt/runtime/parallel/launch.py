@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from worldrt.runtime.parallel.meeting import JOIN_S, Meeting, join
 
 GRACE_S = 3.0
 """From the news of a failure to the end of a process that does not end by itself."""
+LOST_S = 1.0
+"""The same for the others, once rank 0 has ended its part: one of them may be stopped for good."""
 _KEY = "WORLDRT_RANK0"  # where rank 0 waits: host, port, secret, as JSON; for processes that rank 0 started
 _STORE_KEY = "worldrt rank 0"
 
@@ -82,7 +85,7 @@ def joined(here: Place, command: Sequence[str], limit_s: float) -> Iterator[Cont
             raise RankError(control.failure) from error  # it may have come out as something else
         finally:
             control.close()
-            children.end()
+            children.end(GRACE_S if control.failure is None else LOST_S)
 
 
 class _Children:
@@ -109,11 +112,12 @@ class _Children:
             if child.poll() is not None:
                 raise RankError(f"rank {rank}: its process has ended (exit code {child.returncode}) before it joined")
 
-    def end(self) -> None:
-        """Wait for all, and end those that stay."""
+    def end(self, grace_s: float = GRACE_S) -> None:
+        """Wait for all, and end those that stay for longer."""
+        until_s = time.monotonic() + grace_s
         for child in self._running.values():
             try:
-                child.wait(GRACE_S)
+                child.wait(max(0.0, until_s - time.monotonic()))
             except BaseException:
                 child.kill()
                 child.wait()
