@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from worldrt.engine.bundle import Denoiser, Graph, Guidance, Manifest, Sampler, Text, Vae, Weights
+from worldrt.engine.bundle import Denoiser, Graph, Guidance, Layout, Manifest, Sampler, Text, Vae, Weights
 from worldrt.engine.errors import InputError
 from worldrt.engine.plans import Range
 from worldrt.engine.profiles import overrides_of, profile_of, split_override
@@ -132,6 +132,9 @@ def test_axes_that_are_not_known():
     denoiser = replace(made.denoisers["video2world"], graphs={"embed": odd})
     with pytest.raises(InputError, match="no range is known for its axis 'views'; give it: views=1:8:16"):
         numbers(replace(made, denoisers={"video2world": denoiser}), "video2world", "embed")
+    seen = replace(denoiser, layout=Layout(("box",), 0.1, 3, 4))
+    known = numbers(replace(made, denoisers={"video2world": seen}), "video2world", "embed")
+    assert known["views"] == (1, 3, 3), "any of those that a model has, best for all"
     alone = replace(made, denoisers={})
     with pytest.raises(InputError, match="its axis 'rows'"):
         numbers(alone, "vae", "decode_first")

@@ -70,8 +70,10 @@ def _denoiser(manifest: Manifest, denoiser: Denoiser, batch: int) -> dict[str, R
     temporal = manifest.vae.temporal if manifest.vae is not None else VAE_TEMPORAL
     frames = {fps: (count - 1) // temporal + 1 for fps, count in denoiser.frames.items()}
     lengths = Range(1, frames.get(DEFAULT_FPS, next(iter(frames.values()))), max(frames.values()))
-    count = denoiser.layout.views if denoiser.layout is not None else 1
-    text, views = TEXT_TOKENS, Range(1, count, count)
+    text, views = TEXT_TOKENS, {}
+    if denoiser.layout is not None:
+        count = denoiser.layout.views
+        views = dict.fromkeys(("views", "context_views"), Range(1, count, count))
     if manifest.text is not None:
         text = max(t.max_tokens + (t.place.row if t.place else 0) for t in (manifest.text, *manifest.texts.values()))
     return {
@@ -84,8 +86,7 @@ def _denoiser(manifest: Manifest, denoiser: Denoiser, batch: int) -> dict[str, R
         "columns": Range(columns[0], best[1], columns[-1]),
         "tokens": Range(areas[0], best[0] * best[1], areas[-1]),
         "text": Range(text, text, text),
-        "views": views,
-        "context_views": views,
+        **views,
     }
 
 

@@ -58,7 +58,7 @@ def test_a_model_of_a_family_is_driven_into_a_file_with_its_layouts_over_it(run,
 
 def test_settings_of_a_file_count_where_flags_say_nothing(nano, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLDRT_BUNDLES", str(nano.place))
-    (tmp_path / "c.json").write_text('{"seed": 7, "overlay": false}')
+    (tmp_path / "c.json").write_text('{"seed": 7, "overlay": false, "vehicles": 1, "walkers": 0}')
     seeds = []
     opened = drive_flags.open_source
     monkeypatch.setattr(
@@ -73,5 +73,5 @@ def test_settings_of_a_file_count_where_flags_say_nothing(nano, tmp_path, monkey
 
     assert world_of() == (7, 7, False)
     assert world_of("--seed", "3", "--overlay") == (3, 3, True)
-    (tmp_path / "c.json").write_text("{}")
+    (tmp_path / "c.json").write_text('{"vehicles": 1, "walkers": 0}')
     assert world_of() == (0, 0, True)
