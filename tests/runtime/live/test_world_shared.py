@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from worldrt.engine import cuda as engine_cuda
+from worldrt.engine.errors import InputError
 from worldrt.runtime import components
+from worldrt.runtime.cli import main
 from worldrt.runtime.live.model import Told
 from worldrt.runtime.live.world import World
 from worldrt.runtime.models import Models
@@ -124,3 +126,13 @@ def test_gpus_that_share_a_window(nano_matrix_blocks, stubs, monkeypatch, size, 
         assert max(differences(made, expected)) <= CLOSE, differences(made, expected)
     launches = {calls["cudaGraphLaunch"] for calls, _ in seen}
     assert len(launches) == 1 and launches.pop() >= 4 and not any(violations for _, violations in seen)
+
+
+def test_what_cannot_be_shared_is_refused_before_anything_is_loaded(nano_matrix, capsys):
+    host = Host([])
+    host.size = 2
+    with pytest.raises(InputError, match="--form block"):
+        World(Models.open([nano_matrix], ranks=Ranks(host)), guidance=1.0)
+    for flags, said in ((["--source", "drive", "--conditions_only"], "runs no model"), (["--ray"], "--num_gpus_dit")):
+        assert main(["world", "--num_gpus", "2", *flags]) == 2
+        assert said in capsys.readouterr().err
