@@ -149,7 +149,7 @@ def open_cluster(
 
     Raises `BackendError` where Ray is not installed or cannot be reached, `InputError` where the cluster is too small.
     """
-    ray = _imported(local=address is None or address.startswith(("127.", "localhost")))
+    ray = _imported(address)
     if address is not None and ray.is_initialized():
         raise BackendError(f"--ray_address {address}: this process is connected to another cluster; leave that first")
     with ExitStack() as stack:
@@ -168,10 +168,10 @@ def open_cluster(
         yield RayCluster(ray, group, gpus, local=address is None)
 
 
-def _imported(*, local: bool) -> Any:
-    for name, value in {**SETTINGS, **(OF_OWN_CLUSTER if local else {})}.items():
+def _imported(address: str | None) -> Any:
+    for name, value in {**SETTINGS, **(OF_OWN_CLUSTER if address is None else {})}.items():
         os.environ.setdefault(name, value)
-    if local:
+    if address is None or address.startswith(("127.", "localhost")):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # which has it listen on 127.0.0.1 alone; read on import
     try:
         return importlib.import_module("ray")
@@ -194,8 +194,12 @@ def _connect(ray: Any, address: str | None, folder: str | None, workers: int, me
         except Exception as error:  # it raises plain ones, too
             ray.shutdown()
             if not left:
-                where = "a cluster on this machine" if address is None else f"--ray_address {address}"
-                raise BackendError(f"{where}: Ray cannot be reached: {_short(error)}") from error
+                if address is None:
+                    raise BackendError(f"a cluster on this machine: Ray does not start: {_short(error)}") from error
+                raise BackendError(
+                    f"--ray_address {address}: Ray cannot be reached: {_short(error)}; where that cluster asks for a "
+                    "token, as newer ones do, set RAY_AUTH_MODE=token"
+                ) from error
 
 
 def _reserved(ray: Any, workers: int, gpus: float) -> Any:
