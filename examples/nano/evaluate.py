@@ -139,9 +139,10 @@ def share(values: Sequence[bool]) -> float:
 
 
 def write_strip(place: Path, rows: Sequence[Sequence[np.ndarray]]) -> None:
-    """A PNG of rows of frames."""
+    """A PNG of rows of frames, those that are as long as the first."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows])).save(place)
+    whole = [np.concatenate(list(row), 1) for row in rows if len(row) == len(rows[0])]
+    Image.fromarray(np.concatenate(whole)).save(place)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def steering(world: World, judge: Judge, count: int, seconds: int, strips: Path 
         scene = drive_of(HELD_OUT + 100 + i)
         signal = signal_of(i, 4 * seconds + 16)
         frames = list(world.generate(scene.caption.partition(".")[0] + ".", seconds, signal, seed=i))
-        pairs.append((signal, bends(judge, frames)))
+        pairs.append((signal[world.schedule.given :], bends(judge, frames)))  # those of the history are not shown
         truth = render(replace(scene, actions=("D", *signal)), len(frames) + 1)[1:]
         drawn.append((signal, bends(judge, list(truth))))
         rows.append([frames[n] for n in range(len(frames) // 2, len(frames), 16)][:10])
@@ -171,7 +171,8 @@ def drift(world: World, judge: Judge, seconds: int, strips: Path | None) -> dict
         write_strip(strips / "world-long.png", [row])
     found = {}
     for name, frames, first in zip(("first", "last"), ends, (0, total - len(ends[1])), strict=True):
-        told, seen = wheel(signal, total)[first : first + len(frames)], bends(judge, frames)
+        told = wheel(signal[world.schedule.given :], total)[first : first + len(frames)]
+        seen = bends(judge, frames)
         pixels = np.stack(frames[::16]).reshape(-1, 3)
         found[name] = {
             "mean": [round(float(v), 1) for v in pixels.mean(0)],

@@ -41,7 +41,7 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=2000)
     p.add_argument("--crops", type=int, help="steps of the decoder on crops; default: half")
     p.add_argument("--batch", type=int, default=2)
-    p.add_argument("--rate", type=float, default=2e-3)
+    p.add_argument("--rate", type=float, default=4e-3)
     p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
     args = p.parse_args()
     together(train, args, args.workers)
