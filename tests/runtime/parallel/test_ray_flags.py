@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from worldrt.engine.errors import InputError
 from worldrt.runtime import flags, world_flags
 from worldrt.runtime.cli import build_parser, main
+from worldrt.runtime.parallel.pools.opening import pooled
 from worldrt.runtime.parallel.ray_flags import gpus_of
+from worldrt.runtime.schedule import methods
 
 
 def world(*given):
@@ -93,3 +97,14 @@ def test_workers_ask_for_gpus_only_where_they_run_on_them():
 def test_the_command_line_says_it_in_one_line(capsys):
     assert main(["world", "--num_gpus_vae", "2"]) == 2
     assert capsys.readouterr().err == "error: --num_gpus_vae: it is about pools; add --ray\n"
+
+
+def test_a_transformer_in_one_graph_is_not_shared_by_frames():
+    """It is said before any cluster is started."""
+    args, whole = world("--ray", "--num_gpus_dit", "2"), methods.swin_dpm(4, 4, 1)
+    model = SimpleNamespace(schedule=whole, spec=SimpleNamespace(form="whole"))
+    with (
+        pytest.raises(InputError, match="--num_gpus_dit 2: .* --form block, or say --num_gpus_dit 1"),
+        pooled(args, model),
+    ):
+        pass

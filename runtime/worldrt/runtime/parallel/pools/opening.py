@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from worldrt.engine.errors import InputError
 from worldrt.runtime import report, world_opening
 from worldrt.runtime.conditions._elsewhere import Elsewhere
 from worldrt.runtime.live.layout_world import LayoutWorld
 from worldrt.runtime.live.model import LiveModel
 from worldrt.runtime.live.world import World
+from worldrt.runtime.parallel.mesh import mesh
 from worldrt.runtime.parallel.pools.batch import Maker, Spread
 from worldrt.runtime.parallel.pools.group import Groups
 from worldrt.runtime.parallel.pools.parts import DecodePartWorker
@@ -34,6 +36,7 @@ def pooled(args: argparse.Namespace, world: World) -> Iterator[PooledWorld]:
     args = argparse.Namespace(**vars(args))
     make = partial(open_alone, args, source)
     group, parts = args.num_gpus_dit, args.num_gpus_vae
+    _check_group(world, group)
     decode = [partial(DecodePartWorker, make, i, parts) for i in range(parts)]
     workers = (group + parts) * (1 + args.ray_spare)
     with open_cluster(workers, gpus=gpus_of(args), address=args.ray_address) as cluster:
@@ -80,6 +83,16 @@ def lead(args: argparse.Namespace, source: Elsewhere | None, ranks: Ranks) -> De
 def follow(args: argparse.Namespace, ranks: Ranks) -> None:
     """What the others of the group do."""
     world_opening.follow(_among(args, ranks), ranks.control)
+
+
+def _check_group(world: World, size: int) -> None:
+    """Raises `InputError` for a transformer that so many workers cannot share."""
+    guided = len(world.schedule.terms) > 1
+    if world.spec.form == "whole" and mesh(size, guided=guided).context > 1:
+        raise InputError(
+            f"--num_gpus_dit {size}: the frames of a window are shared out between blocks, and this model is one whole "
+            f"graph; export it with --form block, or say --num_gpus_dit {1 + guided}"
+        )
 
 
 def _among(args: argparse.Namespace, ranks: Ranks) -> argparse.Namespace:
