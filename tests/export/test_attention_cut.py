@@ -8,11 +8,15 @@ import onnxruntime
 import pytest
 import torch
 
+from worldrt.engine.builder import build
+from worldrt.engine.bundle import Graph
 from worldrt.engine.errors import InputError
+from worldrt.engine.plans import BuildJob, Range, Target
 from worldrt.export.families.cosmos import graphs as cosmos
 from worldrt.export.families.cosmos import parts as cosmos_parts
 from worldrt.export.families.cosmos.segments import segments
 from worldrt.export.families.cosmos.variants import DiTConfig
+from worldrt.export.families.cosmos.variants import variant as cosmos_variant
 from worldrt.export.families.matrix import graphs as matrix
 from worldrt.export.families.matrix import parts as matrix_parts
 from worldrt.export.families.matrix.segments import Segments
@@ -65,6 +69,24 @@ def test_linked_graphs_compute_what_their_modules_do(family):
         whole = distinct(source)
         model = link(whole, parts, traced) if parts else export_onnx(whole)
         assert difference(source, model) <= 1e-4, source.name
+
+
+@pytest.mark.slow
+@pytest.mark.tensorrt
+def test_any_number_of_heads_is_attended_to_in_a_fused_kernel(tmp_path):
+    """Of 2B, in half precision for SM89."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    made = cosmos.denoiser_graphs(cosmos_variant("2B", "video2world").dit, "block", "float16", attention_cut=True)
+    (source,) = (source for source in made if source.name == "attend")
+    ir.save(export_onnx(source), tmp_path / "attend.onnx")
+    graph = Graph("attend.onnx", "", source.inputs, source.outputs, "inputs", ())
+    ranges = {"batch": (1, 2, 2), "frames": (1, 24, 24), "tokens": (1560, 3520, 3600), "heads": (1, 16, 16)}
+    profile = {name: Range(*numbers) for name, numbers in ranges.items()}
+    profile["context_frames"] = profile["frames"]
+    target = Target(("8.9",))
+    job = BuildJob("tensorrt_rtx", graph, tmp_path / "attend.onnx", tmp_path, "float16", profile, target)
+    _, report = build(trt, job)
+    assert any("_gemm_mha" in line for line in report.layers), "attention is not fused"
 
 
 @pytest.mark.parametrize(
