@@ -75,8 +75,8 @@ class _Said:
 
 @dataclass(frozen=True)
 class WholeWindow(BoundDenoiser):
-    """`shared` as a denoiser of the whole window, on every rank; on rank 0 a step has the others do theirs. `which` says
-    to them what window it is."""
+    """`shared`, a rank's part, as a denoiser of the whole window; on rank 0 a step has the others do theirs, to whom
+    `which` says what window it is."""
 
     shared: SharedBound | None = None
     ranks: Ranks | None = None
