@@ -20,7 +20,7 @@ from worldrt.runtime.schedule import methods
 
 from ..test_conditions_world import CAMERAS
 from .client import served_in_thread
-from .test_page import chromium, pages, until_drawn  # noqa: F401  # fixtures
+from .test_page import chromium, numbers, pages  # noqa: F401  # fixtures
 
 PIXELS = """() => {
   const canvas = document.getElementById('picture');
@@ -78,6 +78,14 @@ def driven(request):
     models = Models.open([request.getfixturevalue("opendwm_bundle")], options={"threads": 1})
     yield session(LayoutWorld(models, open_car, seed=4, schedule=methods.opendwm(6, 1))), sources
     models.close()
+
+
+def until_drawn(page, more=3):
+    """As that of the other tests of the page, for a world that takes its time."""
+    before, end = numbers(page)["drawn"], time.monotonic() + LIMIT_S
+    while numbers(page)["drawn"] <= before + more:
+        assert time.monotonic() < end, numbers(page)
+        time.sleep(0.02)
 
 
 def test_keys_on_the_page_drive_the_car(driven, pages, tmp_path):  # noqa: F811
