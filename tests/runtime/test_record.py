@@ -43,7 +43,7 @@ def test_inputs_of_both_texts_are_kept_at_rows_over_the_whole_run(here, cfg):
     cond, uncond = (load(f"kept/video2world-0002-{branch}.npz") for branch in ("cond", "uncond"))
     assert {name: value.shape for name, value in cond.items()} == {
         "x": (1, 16, 2, 4, 6), "clean": (1, 16, 2, 4, 6), "level": (1, 2), "mask": (1, 2), "position": (2,),
-        "text": (1, *cond["text"].shape[1:]),
+        "row": (2, 2), "text": (1, *cond["text"].shape[1:]),
     }  # fmt: skip
     assert all(value.dtype == np.float32 for value in cond.values())
     table = rectified_flow_ab2(4, 80, 0.002)

@@ -136,8 +136,8 @@ class DenoiserModel:
             self._blocks.settle()
         chains = [tuple(self._chain(pool, branch)) for branch in branches]
         if ROW in pool.made:
-            whole = np.array([[0, pool.axes["rows"]]] * pool.axes["frames"], np.float32)
-            self.device.upload(pool.made[ROW], whole)
+            rows = pool.axes["rows"] if self.spec.sparse is None else self.spec.sparse.grid[0]
+            self.device.upload(pool.made[ROW], np.array([[0, rows]] * pool.axes["frames"], np.float32))
         texts, x0s = ([pool.made[f"{name} {branch}"] for branch in branches] for name in ("text", "x0"))
         if together:
             texts, x0s = ([both[0][:clips], both[0][clips:]] for both in (texts, x0s))

@@ -78,10 +78,9 @@ def test_a_server_that_is_killed_comes_back_and_the_world_goes_on(tmp_path):
             until(lambda: state(made).phase == "sending")
             assert are_in_a_row(watch(url))
         assert [line.partition(": ")[2].partition(" (")[0].split(":")[0] for line in told[1:]][:1] == ["sending"]
-        count = made.made
     assert state(made, 2).phase == "ended" and state(made, 2).dropped == 0
     with av.open(str(tmp_path / "w.mp4")) as container:
-        assert container.streams.video[0].frames == count - state(made, 0).dropped
+        assert container.streams.video[0].frames == made.made - state(made, 0).dropped
     about = [line for line in told if line.startswith(url)]
     assert sum("refused" in line for line in about) == 1, "a change is told once, however often it is tried"
 
