@@ -46,7 +46,9 @@ def test_a_graph_serves_the_blocks_of_its_window(bundle):
 
 def test_the_chain_of_graphs_is_the_whole_network(stubs, make_denoiser, bundle):
     config, weights = stubs.tiny_weights(len(WINDOWS.blocks))
-    chain = run(load(bundle, options={"threads": 1}).bind(SHAPE, guided=True))
+    bound = load(bundle, options={"threads": 1}).bind(SHAPE, guided=True)
+    assert bound.inputs["row"].numpy().tolist() == [[0, 4]] * 3, "all rows of tokens of each frame"
+    chain = run(bound)
     whole = run(make_denoiser(replace(config, windows=WINDOWS), weights, "whole", "batched").bind(SHAPE, guided=True))
     dense = run(make_denoiser(config, weights, "block", "batched").bind(SHAPE, guided=True))
     scale = np.abs(whole[-1]).max()

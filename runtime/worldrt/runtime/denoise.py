@@ -136,8 +136,8 @@ class DenoiserModel:
             self._blocks.settle()
         chains = [tuple(self._chain(pool, branch)) for branch in branches]
         if ROW in pool.made:
-            rows = pool.axes["rows"] if self.spec.sparse is None else self.spec.sparse.grid[0]
-            self.device.upload(pool.made[ROW], np.array([[0, rows]] * pool.axes["frames"], np.float32))
+            whole = np.array([[0, self._rows(shape)]] * pool.axes["frames"], np.float32)
+            self.device.upload(pool.made[ROW], whole)
         texts, x0s = ([pool.made[f"{name} {branch}"] for branch in branches] for name in ("text", "x0"))
         if together:
             texts, x0s = ([both[0][:clips], both[0][clips:]] for both in (texts, x0s))
@@ -183,6 +183,12 @@ class DenoiserModel:
             axes["heads"] = heads_of(self.spec)
         seen = {"context_frames": shape.frames, "window_frames": shape.frames, "context_views": shape.views or 1}
         return axes | {"text": shape.text} | seen
+
+    def _rows(self, shape: DenoiserShape) -> int:
+        """Rows of tokens of a frame; 1 where the graphs know none."""
+        if self.spec.sparse is not None:
+            return self.spec.sparse.grid[0]
+        return solve_axes(self._entry.inputs, {"x": shape.latents()}).get("rows", 1)
 
     def _chain(self, pool: _Pool, branch: str) -> Iterator[Call]:
         """The calls of one evaluation. Branches share all buffers but text and x0; blocks go to and fro between two

@@ -17,7 +17,7 @@ from worldrt.engine.bundle import Denoiser
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Call
-from worldrt.engine.tensors import TensorSpec, solve_axes
+from worldrt.engine.tensors import TensorSpec
 from worldrt.runtime.bound import ROW, BoundDenoiser
 from worldrt.runtime.components import Opener
 from worldrt.runtime.denoise import ATTEND, NEXT, DenoiserModel, DenoiserShape, _Pool, _refusal
@@ -30,7 +30,6 @@ from worldrt.runtime.parallel.share import (
     CONTEXT,
     CONTEXT_VIEWS,
     FRAMES,
-    ROWS,
     VIEWS,
     WINDOW_FRAMES,
     Share,
@@ -57,7 +56,7 @@ class SharedDenoiser(DenoiserModel):
         total = (axis == VIEWS and shape.views) or shape.frames
         share = replace(ranks.share(total, guided=guided, whole=self.spec.form == "whole"), axis=axis)
         self._gathered = gathered_of(self.spec, CONTEXT_VIEWS if axis == VIEWS else CONTEXT)
-        rows = solve_axes(self.inputs, {"x": shape.latents()}).get(ROWS, 1)
+        rows = self._rows(shape)
         if any(spec.name == ROW for spec in self.inputs):
             share = replace(share, cuts=cuts_of(share.total, share.parts, rows))
         self._share = share
