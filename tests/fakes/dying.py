@@ -21,6 +21,7 @@ PHASES = {
     "gather": ("worldrt.runtime.parallel.bound", "SharedBound.whole", 1),
     "decode": ("worldrt.runtime.vae", "Decoder._next", 1),
     "write": ("worldrt.runtime.sinks.base", "VideoFormat.check", 1),
+    "finish": ("worldrt.engine.files", "_put", 1),
 }
 """Where each begins: module, function, and which call of it."""
 
@@ -51,6 +52,8 @@ def arm(log: Path, phase: str, victim: int) -> None:
         calls += 1
         if calls == call:
             kill(log, victim)
+            if phase == "finish":
+                time.sleep(1)  # the news is there before the file is
         return original(*args, **options)
 
     setattr(owner, name, counted)

@@ -140,6 +140,8 @@ class Generator:
                     write(frame)
             with observer.stage("sidecar"):
                 facts = {} if run.job.sidecar is None else self._facts(run)
+            if self.models.execution.ranks is not None:  # a result is there with its sidecar, or not at all
+                self.models.execution.ranks.control.settled = True
         observer.timings.add("total", time.perf_counter() - start)
         return facts
 

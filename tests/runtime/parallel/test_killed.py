@@ -25,7 +25,7 @@ BEFORE = b"what was there"
 SMALL = ("--prompt", "car", "--steps", "3", "--width", "64", "--height", "48", "--disable_guardrail")
 
 
-LATE = ("decode", "write")
+LATE = ("decode", "write", "finish")
 """Phases in which rank 0 needs nobody any more: it may be done before it hears of the other's end."""
 
 
@@ -45,6 +45,7 @@ def killed(folder: Path, phase: str, victim: int, *flags: str) -> str | None:
     print(f"{phase}, rank {victim}: all gone {seconds:.1f} s after the kill")
     if victim and phase in LATE and done.returncode == 0:
         return None
+    assert not victim or phase != "finish", "nobody was needed any more"
     assert done.returncode == (2 if victim else -signal.SIGKILL), done.stderr
     assert f"rank {victim} is gone: its process has ended" in done.stderr
     return done.stderr
@@ -55,6 +56,7 @@ def check_clip(folder: Path, phase: str, victim: int, *flags: str) -> None:
     place.write_bytes(BEFORE)
     said = killed(folder, phase, victim, *flags, "--save_path", str(place), "--overwrite")
     assert (place.read_bytes() == BEFORE) == (said is not None)
+    assert place.with_suffix(".json").exists() == (said is None), "a result and its sidecar"
     if victim and said is not None:  # who is killed itself cannot clear up
         assert sorted(path.name for path in folder.iterdir()) == ["log", place.name]
         assert len(said.strip().splitlines()) == 1

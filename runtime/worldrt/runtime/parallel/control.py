@@ -38,6 +38,8 @@ class Control(ABC):
         self.on_failure: list[Callable[[], None]] = []
         self.failure: str | None = None
         self.closed = False
+        self.settled = False
+        """Nobody else is needed for what is left, until something is ordered or collected again."""
         self.changed = threading.Condition()
         self._agreed: dict[int, list[Any]] = {}
         self._collects = 0
@@ -50,6 +52,7 @@ class Control(ABC):
     def collect(self, value: Any, *, watched: bool = False) -> list[Any]:
         """The values of all ranks, each some JSON data, in the order of their ranks. All ranks call this in turn.
         `watched`: it is as a collective, and a rank that does not come is missed; else it takes as long as it takes."""
+        self.settled = False
         number, self._collects = self._collects, self._collects + 1
         self._give(number, value)
         with self.progress.waiting() if watched else self.progress.busy():

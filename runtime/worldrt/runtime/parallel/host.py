@@ -31,6 +31,7 @@ class Host(Control):
 
     def order(self, message: Mapping[str, Any], arrays: Arrays | None = None) -> None:
         """Have all other ranks do something. Raises `RankError` where one is gone."""
+        self.settled = False
         self.check()
         for rank, guest in enumerate(self._guests, 1):
             try:

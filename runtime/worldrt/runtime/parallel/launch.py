@@ -170,7 +170,7 @@ def _heard(control: Control) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGUSR1, lambda *_: control.check())
+    before = signal.signal(signal.SIGUSR1, lambda *_: None if control.settled else control.check())
     try:
         yield
     finally:
@@ -188,7 +188,10 @@ def _alarm(control: Control, children: _Children) -> None:
 
 def _end(control: Control, children: _Children) -> None:
     with control.changed:
-        if control.changed.wait_for(lambda: control.closed, GRACE_S):
+        while not control.changed.wait_for(lambda: control.closed, GRACE_S):
+            if not control.settled:
+                break
+        else:
             return
     if control.rank == 0 or str(control.failure).startswith(HOST_LOST):
         print(f"error: {control.failure}", file=sys.stderr, flush=True)
