@@ -13,8 +13,9 @@ from worldrt.engine import bundle as b
 from worldrt.engine.device import Buffer
 from worldrt.export.families.cosmos.graphs import denoiser_graphs
 from worldrt.export.families.cosmos.variants import DiTConfig
+from worldrt.runtime.chain import NEXT
 from worldrt.runtime.components import Execution, Opener
-from worldrt.runtime.denoise import NEXT, DenoiserShape
+from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.parallel.communicators.base import Collective, Communicator, Pieces
 from worldrt.runtime.parallel.control import LOOPBACK, Control
 from worldrt.runtime.parallel.meeting import Meeting, join

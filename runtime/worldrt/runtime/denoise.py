@@ -16,19 +16,16 @@ import numpy as np
 
 from worldrt.engine.bundle import Denoiser, Graph
 from worldrt.engine.cuda import CudaDevice
-from worldrt.engine.device import Buffer, Device
+from worldrt.engine.device import Buffer
 from worldrt.engine.errors import BundleError, DeviceMemoryError, ShapeError
 from worldrt.engine.graphs import StepGraphs
 from worldrt.engine.prefetch import BlockWeights
 from worldrt.engine.session import Call, Session
 from worldrt.engine.tensors import Shape, TensorSpec, solve_axes
-from worldrt.runtime.bound import LEVELS, ROW, BoundDenoiser
+from worldrt.runtime.bound import ROW, BoundDenoiser
+from worldrt.runtime.chain import ATTEND, NEXT, carried_of, conditions_of, entry_of, heads_of
 from worldrt.runtime.components import Opener
-
-NEXT = "next_"
-"""An output of a block that is the input of this name, without it, of the next one."""
-ATTEND = "attend"
-"""The graph of attention alone, where it is cut out of the blocks: it is run before each of them, and the head."""
+from worldrt.runtime.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class DenoiserModel:
 
     @property
     def _entry(self) -> Graph:
-        return _entry(self.spec)
+        return entry_of(self.spec)
 
     def bind(self, shape: DenoiserShape, *, guided: bool, alone: bool = False) -> BoundDenoiser:
         """Allocate every buffer for clips of one shape. `alone`: the prompts may be evaluated without the other texts,
@@ -128,7 +125,7 @@ class DenoiserModel:
 
     def _bind(self, shape: DenoiserShape, guided: bool, alone: bool) -> BoundDenoiser:
         together, clips = guided and self._guidance == "batched", shape.clips
-        pool = _Pool(self.device, self._axes(shape, 2 if together else 1))
+        pool = Pool(self.device, self._axes(shape, 2 if together else 1))
         branches = ("both",) if together else ("cond", "uncond") if guided else ("cond",)
         if self._blocks is not None and not self._blocks.settled:  # all else first: weights share what memory is left
             for branch in branches:
@@ -190,7 +187,7 @@ class DenoiserModel:
             return self.spec.sparse.grid[0]
         return solve_axes(self._entry.inputs, {"x": shape.latents()}).get("rows", 1)
 
-    def _chain(self, pool: _Pool, branch: str) -> Iterator[Call]:
+    def _chain(self, pool: Pool, branch: str) -> Iterator[Call]:
         """The calls of one evaluation. Branches share all buffers but text and x0; blocks go to and fro between two
         sets of activations."""
         own = {"text": f"text {branch}", "x0": f"x0 {branch}"}
@@ -215,7 +212,7 @@ class DenoiserModel:
                 roles[output.name] = f"{carried} {sides[carried]}"
         return roles
 
-    def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
+    def _call(self, pool: Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         """Bind each tensor of a graph to the buffer of its role, which is its name unless `roles` says another."""
         own = self.sessions.get(_instance(name, instance))
         session = own or self.sessions[_instance(name, self.spec.instances(name)[0])]
@@ -247,58 +244,3 @@ def _instance(name: str, block: int) -> str:
 def _refusal(sessions: tuple[Session, ...]) -> str | None:
     """Why a step cannot be captured, or None."""
     return next((reason for session in sessions if (reason := session.capture_refusal)), None)
-
-
-def conditions_of(spec: Denoiser) -> set[str]:
-    """Names of a denoiser's inputs beside x, levels and text."""
-    return {tensor.name for tensor in _entry(spec).inputs} - {"x", "text", ROW, *LEVELS}
-
-
-def heads_of(spec: Denoiser) -> int:
-    """How many heads attention has that is cut out of blocks."""
-    heads = next(tensor.shape[2] for tensor in _entry(spec).outputs if tensor.name == "q")
-    assert isinstance(heads, int)
-    return heads
-
-
-def carried_of(spec: Denoiser) -> tuple[str, ...]:
-    """What blocks of the block form take and give anew, by the names of their inputs: hidden states, and queries, keys
-    and values, of every stream that the model has. Raises `BundleError` for what a block gives and nothing takes, and
-    for blocks that do not agree where they are one as the other."""
-    taken = {tensor.name for graph in spec.graphs.values() for tensor in graph.inputs}
-    carried: dict[str, None] = {}
-    for name in spec.block_graphs():
-        graph = spec.graphs[name]
-        made = {output.name: output.name.removeprefix(NEXT) for output in graph.outputs}
-        anew = {plain: None for name, plain in made.items() if name != plain}
-        alike = bool(spec.chain) or not carried or carried == anew
-        if not alike or not set(made.values()) <= taken:
-            raise BundleError(f"{graph.file}: expected outputs that the next block takes, got {', '.join(made)}")
-        carried |= anew
-    return tuple(carried)
-
-
-def _entry(spec: Denoiser) -> Graph:
-    name = "denoise" if spec.form == "whole" else "embed"
-    if name not in spec.graphs:
-        raise BundleError(f"a denoiser of this bundle has no graph '{name}'; export the bundle again")
-    return spec.graphs[name]
-
-
-class _Pool:
-    """Buffers by role, allocated when first taken."""
-
-    def __init__(self, device: Device, axes: Mapping[str, int], made: dict[str, Buffer] | None = None) -> None:
-        self.device, self.axes = device, axes
-        self.made: dict[str, Buffer] = {} if made is None else made
-
-    def front(self, axes: Mapping[str, int]) -> _Pool:
-        """The beginnings of the same buffers, for smaller axes; where the batch comes first, its first rows."""
-        return _Pool(self.device, axes, self.made)
-
-    def take(self, role: str, spec: TensorSpec) -> Buffer:
-        shape = spec.resolve(self.axes)
-        if role not in self.made:
-            self.made[role] = self.device.empty(shape, spec.dtype)
-        whole = self.made[role]
-        return whole if whole.shape == shape else Buffer(whole.pointer, shape, spec.dtype, whole.owner, whole.device)

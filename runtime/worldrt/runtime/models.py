@@ -12,8 +12,9 @@ from worldrt.engine.bundle import Bundle, load_bundle
 from worldrt.engine.cuda import CudaDevice
 from worldrt.engine.errors import BackendError, BundleError, InputError
 from worldrt.engine.overlay import WeightChange
+from worldrt.runtime.chain import conditions_of
 from worldrt.runtime.components import Execution, Opener
-from worldrt.runtime.denoise import DenoiserModel, conditions_of
+from worldrt.runtime.denoise import DenoiserModel
 from worldrt.runtime.joint_text import JointText
 from worldrt.runtime.observer import Observer
 from worldrt.runtime.parallel.modes import shared_denoiser

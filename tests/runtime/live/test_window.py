@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from worldrt.engine.errors import BundleError
-from worldrt.runtime.denoise import DenoiserShape, carried_of
+from worldrt.runtime.chain import carried_of
+from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.live.clock import SimulatedClock
 from worldrt.runtime.live.offline import generate
 from worldrt.runtime.live.window import WindowDenoiser

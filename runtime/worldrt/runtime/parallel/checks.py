@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from worldrt.engine.bundle import Denoiser
 from worldrt.engine.errors import InputError
-from worldrt.runtime.denoise import ATTEND, heads_of
+from worldrt.runtime.chain import ATTEND, heads_of
 from worldrt.runtime.parallel.ranks import Ranks
 from worldrt.runtime.parallel.share import VIEWS
 from worldrt.runtime.request import Settings

@@ -19,8 +19,9 @@ from worldrt.engine.errors import BundleError
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import TensorSpec
 from worldrt.runtime.bound import ROW, BoundDenoiser
+from worldrt.runtime.chain import ATTEND, NEXT
 from worldrt.runtime.components import Opener
-from worldrt.runtime.denoise import ATTEND, NEXT, DenoiserModel, DenoiserShape, _Pool, _refusal
+from worldrt.runtime.denoise import DenoiserModel, DenoiserShape, _refusal
 from worldrt.runtime.parallel.bound import SharedBound
 from worldrt.runtime.parallel.checks import check_shared
 from worldrt.runtime.parallel.communicators.base import Communicator
@@ -35,6 +36,7 @@ from worldrt.runtime.parallel.share import (
     Share,
     cuts_of,
 )
+from worldrt.runtime.pool import Pool
 
 
 class SharedDenoiser(DenoiserModel):
@@ -108,7 +110,7 @@ class SharedDenoiser(DenoiserModel):
             return axes | {CONTEXT_VIEWS: share.pieces}
         return axes | {CONTEXT: share.pieces, WINDOW_FRAMES: share.total}
 
-    def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
+    def _call(self, pool: Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         if self._context is None:
             return super()._call(pool, name, roles, instance)
         made = self._made(name, self._gathered)
@@ -118,14 +120,14 @@ class SharedDenoiser(DenoiserModel):
         call = super()._call(pool, name, {**roles, **seen, **own}, instance)
         return Call(call.buffers, then(call.run, gathers)) if gathers else call
 
-    def _call_alone(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int) -> Call:
+    def _call_alone(self, pool: Pool, name: str, roles: Mapping[str, str], instance: int) -> Call:
         """A call without anything behind it."""
         return super()._call(pool, name, roles, instance)
 
     def _made(self, name: str, wanted: Iterable[str]) -> list[TensorSpec]:
         return [o for o in self.spec.graphs[name].outputs if o.name.removeprefix(NEXT) in wanted]
 
-    def _gather(self, pool: _Pool, context: Communicator, output: TensorSpec) -> Callable[[], None]:
+    def _gather(self, pool: Pool, context: Communicator, output: TensorSpec) -> Callable[[], None]:
         """What gives all ranks what each has made; buffers are padded so that all send as much."""
         kv, share = output.name.removeprefix(NEXT), self._share
         own, every = (

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 
 from worldrt.engine.session import Call
 from worldrt.engine.tensors import TensorSpec
-from worldrt.runtime.denoise import ATTEND, _Pool, heads_of
+from worldrt.runtime.chain import ATTEND, heads_of
 from worldrt.runtime.parallel.denoiser import SharedDenoiser, then
 from worldrt.runtime.parallel.share import CONTEXT, FRAMES
 from worldrt.runtime.parallel.ulysses import HeadExchange
+from worldrt.runtime.pool import Pool
 
 
 class HeadsDenoiser(SharedDenoiser):
     """As of the base, but for attention, which sees all frames in some heads."""
 
-    def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
+    def _call(self, pool: Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         if self._context is None:
             return super()._call(pool, name, roles, instance)
         heads = HeadExchange(self._share, self._context, heads_of(self.spec))
@@ -25,14 +26,14 @@ class HeadsDenoiser(SharedDenoiser):
         sent = self._made(name, [spec.name for spec in inputs if spec.shape[0] in (FRAMES, CONTEXT)])
         return self._to_heads(pool, heads, self._call_alone(pool, name, roles, instance), sent)
 
-    def _to_heads(self, pool: _Pool, heads: HeadExchange, call: Call, made: list[TensorSpec]) -> Call:
+    def _to_heads(self, pool: Pool, heads: HeadExchange, call: Call, made: list[TensorSpec]) -> Call:
         """A call, and the exchange behind it that `attend` needs of what it has made."""
         given = {spec.name: spec for spec in self.spec.graphs[ATTEND].inputs}
         some = self._some(pool, heads)
         pairs = [(some.take(f"every {spec.name}", given[spec.name]), call[spec.name]) for spec in made]
         return Call(call.buffers, then(call.run, [heads.to_heads(pairs)])) if made else call
 
-    def _attend(self, pool: _Pool, heads: HeadExchange) -> Call:
+    def _attend(self, pool: Pool, heads: HeadExchange) -> Call:
         """`attend` to all frames in some heads, and the exchange behind it."""
         graph, some = self.spec.graphs[ATTEND], self._some(pool, heads)
         specs = (*graph.inputs, *graph.outputs)
@@ -50,5 +51,5 @@ class HeadsDenoiser(SharedDenoiser):
         gathers = [heads.context.all_gather(whole[name], call[name]) for name in results if name not in of_frames]
         return Call(call.buffers, then(call.run, [back, *gathers]))
 
-    def _some(self, pool: _Pool, heads: HeadExchange) -> _Pool:
+    def _some(self, pool: Pool, heads: HeadExchange) -> Pool:
         return pool.front({**pool.axes, FRAMES: heads.share.pieces, "heads": heads.each})

@@ -13,12 +13,14 @@ from worldrt.engine.plans import Gather
 from worldrt.engine.session import Call, Session
 from worldrt.engine.weights import WeightStore
 from worldrt.runtime.bound import LEVELS
+from worldrt.runtime.chain import NEXT
 from worldrt.runtime.components import Opener
-from worldrt.runtime.denoise import NEXT, DenoiserShape, _Pool
+from worldrt.runtime.denoise import DenoiserShape
 from worldrt.runtime.parallel.bound import SharedBound
 from worldrt.runtime.parallel.communicators.base import Communicator
 from worldrt.runtime.parallel.denoiser import SharedDenoiser
 from worldrt.runtime.parallel.ranks import Ranks
+from worldrt.runtime.pool import Pool
 
 TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 """How far x0 of one evaluation may be from that with the gathers outside, against the largest value of that."""
@@ -98,7 +100,7 @@ class NativeDenoiser(SharedDenoiser):
         found = enumerate(self._ranks.control.collect(problem))
         return next((f"rank {rank}: {text}" for rank, text in found if text is not None), None)
 
-    def _call(self, pool: _Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
+    def _call(self, pool: Pool, name: str, roles: Mapping[str, str], instance: int = 0) -> Call:
         call = self._call_alone if self._inside else super()._call
         return call(pool, name, roles, instance)
 
