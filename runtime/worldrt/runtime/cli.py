@@ -40,7 +40,9 @@ def build_parser(defaults: Mapping[str, Any] | None = None) -> Parser:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
+    args.argv = argv
     if args.verb == "inspect":
         from worldrt.runtime.inspection import inspect
 
@@ -48,17 +50,14 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.verb == "bestofn":
         from worldrt.runtime import bestofn_cli
 
-        args.argv = list(sys.argv[1:] if argv is None else argv)
         return bestofn_cli.run(args)
     if args.verb == "world":
         from worldrt.runtime import world_cli
 
-        args.argv = list(sys.argv[1:] if argv is None else argv)
         return world_cli.run(args)
     if args.verb == "serve":
         from worldrt.runtime import serve_cli
 
-        args.argv = list(sys.argv[1:] if argv is None else argv)
         return serve_cli.run(args)
     if args.verb == "compare":
         return compare_cli.run(args)
@@ -69,10 +68,10 @@ def _main(argv: Sequence[str] | None) -> int:
     return _task(args, argv)
 
 
-def _task(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
+def _task(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from worldrt.runtime import task_cli
 
     if args.from_sidecar is not None:
         args = repeat.repeated(args, lambda defaults: build_parser(defaults).parse_args(argv))
-    args.argv = list(sys.argv[1:] if argv is None else argv)
+        args.argv = argv
     return task_cli.run(args)
