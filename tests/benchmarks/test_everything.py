@@ -1,7 +1,9 @@
 """Everything at once: parts that fail or lack something do not stop the others, and the report is made."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,9 @@ from worldrt.benchmarks.cli import build_parser, main
 from worldrt.benchmarks.contenders import frames
 from worldrt.benchmarks.everything import PARTS, Part
 from worldrt.benchmarks.machine import Machine, caution
+
+tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_part_is_a_verb_of_the_command_line():
@@ -25,6 +30,12 @@ def test_all_parts_fit_into_the_budget_where_nobody_else_uses_the_machine():
     assert sum(part.seconds for part in PARTS if not part.gpu) + everything.REPORT_S <= budget
     assert all(part.least_s <= part.seconds for part in PARTS)
     assert sum(part.least_s for part in PARTS) + everything.REPORT_S <= budget, "with a GPU, too"
+
+
+def test_make_bench_installs_what_the_parts_need_but_compilers_of_engines():
+    offered = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = {re.split(r"[^\w-]", need)[0].replace("-", "_") for name in ("export", "bench") for need in offered[name]}
+    assert {need for part in PARTS for need in part.needs} - installed == {"tensorrt_rtx"}
 
 
 def test_parts_that_fail_or_lack_something_are_named_and_the_rest_is_reported(tmp_path, monkeypatch, capfd):

@@ -58,7 +58,8 @@ class Part:
 CONTENDERS = ("--contenders", "worldrt", "int8", "diffusers", "diffusers-compiled", "--compile_limit_s", "90")
 PARTS = (
     Part(("cpu", "--bundle", NANO, "--rounds", "7", *CONTENDERS), 150,
-         ("--rounds", "3", "--steps", "5", "--contenders", "worldrt", "int8", "diffusers"), 30, ("diffusers",)),
+         ("--rounds", "3", "--steps", "5", "--contenders", "worldrt", "int8", "diffusers"), 30,
+         ("diffusers", "accelerate")),
     Part(("quality", "--bundle", NANO, "--prompts", "2", "--steps", "15", "--seconds", "8"), 75,
          ("--parts", "videos", "--prompts", "1", "--steps", "8"), 20, ("onnx_ir",)),
     Part(("kernels",), 12, ("--rounds", "3"), 6),
