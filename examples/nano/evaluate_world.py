@@ -29,10 +29,12 @@ from encode_drives import drive_of, encoded
 from evaluate import psnr_db, write_strip
 from render import render
 from train_judge import Judge, as_input
+from world_levels import PHASES
 
 from worldrt.runtime import Video2World
 from worldrt.runtime.live.world import World
 from worldrt.runtime.models import Models
+from worldrt.runtime.schedule import methods
 
 HELD_OUT = 6_200_000
 """Number of a drive: far beyond those of any training."""
@@ -49,6 +51,7 @@ def main() -> None:
     p.add_argument("--drives", type=int, default=6)
     p.add_argument("--seconds", type=int, default=20, help="of each steered drive")
     p.add_argument("--minutes", type=float, default=5.0, help="of the long drive; 0: none")
+    p.add_argument("--steps", type=int, help="of each latent, in place of the model's own, as 20 for a teacher")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--strips", type=Path, help="folder for PNG strips of what was made")
     p.add_argument("--json", type=Path)
@@ -58,6 +61,8 @@ def main() -> None:
     judge.load_state_dict(averaged(args.judge))
     options = {"threads": args.threads}
     world = World(Models.open([args.bundle], backend="onnxruntime", options=options))
+    if args.steps:
+        world = World(world.models, schedule=methods.swin_dpm(args.steps, PHASES, 1))
     found: dict[str, Any] = codec(world, args.nano, args.drives, args.strips)
     found |= steering(world, judge, args.drives, args.seconds, args.strips)
     if args.minutes:

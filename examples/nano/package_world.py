@@ -30,7 +30,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--decoder", type=Path, required=True, help="a run of train_matrix_vae.py --part decoder")
     p.add_argument("--encoder", type=Path, required=True, help="a run of train_matrix_vae.py --part encoder")
-    p.add_argument("--world", type=Path, required=True, help="a run of train_world.py")
+    p.add_argument("--world", type=Path, required=True, help="a run of distill_world.py")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args()
     write_checkpoint(args.out / CHECKPOINT, weights(args.decoder, args.encoder, args.world), TRAINED)

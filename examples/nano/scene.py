@@ -90,11 +90,11 @@ def sample(seed: int, latents: int, *, steady: bool | None = None) -> Scene:
     place, weather, time, colour = (str(rng.choice(list(names))) for names in (PLACES, WEATHERS, TIMES, COLOURS))
     if steady is None:
         steady = bool(rng.random() < 2 / 3)
-    actions = [str(rng.choice(ACTIONS))] * latents if steady else _walk(rng, latents)
+    actions = [str(rng.choice(ACTIONS))] * latents if steady else walk(rng, latents)
     return Scene(seed, place, weather, time, colour, tuple(actions))
 
 
-def _walk(rng: np.random.Generator, latents: int) -> list[str]:
+def walk(rng: np.random.Generator, latents: int) -> list[str]:
     """Actions that change now and then, each held for `LEAST_HOLD` latents or more."""
     actions: list[str] = []
     while len(actions) < latents:

@@ -27,6 +27,7 @@ run encode_drives --bundle "$runs/nano" --out "$runs/drives" --workers "$workers
 for part in decoder encoder; do
   run train_matrix_vae --part $part --drives "$runs/drives" --out "$runs/$part" --workers "$workers" $few
 done
-run train_world --drives "$runs/drives" --out "$runs/world" --workers "$workers" $few
+run train_world --drives "$runs/drives" --out "$runs/teacher" --workers "$workers" $few
+run distill_world --teacher "$runs/teacher" --drives "$runs/drives" --out "$runs/world" --workers "$workers" $few
 run package_world --decoder "$runs/decoder" --encoder "$runs/encoder" --world "$runs/world" --out "$runs/nano-matrix"
 run evaluate_world --bundle "$runs/nano-matrix" --nano "$runs/nano" --judge "$runs/judge" --strips "$runs/strips" $rides

@@ -42,7 +42,7 @@ def test_every_step_of_the_chain_understands_its_flags(smoke, tmp_path, monkeypa
         with pytest.raises(UnderstoodError):
             importlib.import_module(Path(script).stem).main()
     names = [Path(script).stem for script, *_ in steps]
-    assert names[-2:] == ["package_world", "evaluate_world"] and len(names) == 12
+    assert names[-2:] == ["package_world", "evaluate_world"] and len(names) == 13
 
 
 @pytest.mark.slow

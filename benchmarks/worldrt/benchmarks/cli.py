@@ -16,6 +16,7 @@ from worldrt.benchmarks.costs import cli as predict_cli
 from worldrt.benchmarks.gpu import cli as gpu_cli
 from worldrt.benchmarks.pages import cli as pages_cli
 from worldrt.benchmarks.progress import say
+from worldrt.benchmarks.quiet import Quiet, caution
 from worldrt.benchmarks.render import markdown
 from worldrt.benchmarks.report import cli as report_cli
 from worldrt.benchmarks.results import FAILED, Extra, Report, Table, read, report, write
@@ -124,11 +125,11 @@ def _main(argv: Sequence[str] | None) -> int:
         return code
     if args.rounds < 1:
         raise InputError(f"--rounds: expected 1 or more, got {args.rounds}")
-    machine = machines.identify(argv)
+    machine, since = machines.identify(argv), Quiet.now()
 
     def reported(made: Made) -> Report:
         tables, settings, samples, extra = made if len(made) == 4 else (*made, None)
-        note = args.note or machines.caution(machine)
+        note = args.note or caution(since.others(), machine.cores)
         return report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples, extra, note)
 
     args.save = lambda made: _save(args, reported(made))

@@ -26,7 +26,7 @@ SIMD = (
 @dataclass(frozen=True)
 class Machine:
     """`cores` are those this process may use. `load` is the number of running processes, averaged over the last minute
-    before the run: well above 0 means that the machine was shared. `gpus` are lines of name, driver, memory, limits.
+    before the run. `gpus` are lines of name, driver, memory, limits.
     """
 
     date: str
@@ -69,17 +69,6 @@ def identify(argv: Sequence[str]) -> Machine:
         python=platform.python_version(),
         packages=_packages(),
     )
-
-
-BUSY = 0.5
-"""Running processes for each core, before a run begins, from which on a machine is not quiet."""
-
-
-def caution(machine: Machine) -> str:
-    """What a reader must know of the times, or nothing."""
-    if machine.load < BUSY * machine.cores:
-        return ""
-    return "others used the machine meanwhile: times are placeholders, ratios of interleaved rounds hold better"
 
 
 def has_gpu() -> bool:
