@@ -1,7 +1,7 @@
 """The levels of noise of the Matrix nano: four phases, one for each latent in a queue, and five steps in each phase.
 
-A queue in fine steps (Swin-DPM) takes all of them; the distilled one takes a phase in one step. Timesteps are 0, 49, 99,
-..., 999, and a phase ends at 0, 249, 499 or 749. Steps are DDIM without noise, along the trajectory of the network.
+A queue in fine steps (Swin-DPM) takes all of them; the distilled one takes a phase in one step. Timesteps are 0, 49,
+99, ..., 999, and a phase ends at 0, 249, 499 or 749. Steps are DDIM without noise, along the network's trajectory.
 """
 
 from __future__ import annotations

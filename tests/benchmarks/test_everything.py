@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,9 @@ def test_all_parts_fit_into_the_budget_where_nobody_else_uses_the_machine():
 def test_make_bench_installs_what_the_parts_need_but_compilers_of_engines():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 has it")
     offered = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    installed = {re.split(r"[^\w-]", need)[0].replace("-", "_") for name in ("export", "bench") for need in offered[name]}
+    installed = {
+        re.split(r"[^\w-]", need)[0].replace("-", "_") for name in ("export", "bench") for need in offered[name]
+    }
     assert {need for part in PARTS for need in part.needs} - installed == {"tensorrt_rtx"}
 
 

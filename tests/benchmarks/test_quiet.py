@@ -18,6 +18,23 @@ def test_children_that_were_waited_for_are_own_work():
     assert Quiet.now().own_s - since.own_s > 0.9
 
 
+def test_what_children_leave_behind_is_own_work_once_it_has_ended(tmp_path):
+    measure = f"""
+import subprocess, sys, time
+from worldrt.benchmarks import quiet
+quiet.adopt()
+since = quiet.Quiet.now()
+left = [sys.executable, "-c", {SPIN!r}]
+subprocess.run(["sh", "-c", '"$0" "$@" & exit', *left], check=True)
+time.sleep(0.2)
+while quiet.Quiet.now().own_s - since.own_s < 0.9:
+    quiet.reap()
+    time.sleep(0.05)
+"""
+    if sys.platform == "linux":
+        subprocess.run([sys.executable, "-c", measure], check=True, timeout=60)
+
+
 def test_processes_of_others_are_counted(tmp_path):
     if Quiet.now().all_s is None:
         pytest.skip("this system does not say what all use")

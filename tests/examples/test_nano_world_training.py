@@ -131,7 +131,7 @@ def test_windows_are_queues_with_clean_history_or_clips_of_one_level(folder):
     assert set(on_grid.flatten().tolist()) <= set(world_levels.LEVELS.tolist())
 
 
-def test_the_student_is_held_to_where_the_small_steps_of_the_teacher_lead(folder):
+def test_the_student_is_held_to_where_the_small_steps_of_the_teacher_lead(folder, monkeypatch):
     """A teacher that knows the truth leads to the truth at the end of each phase; a student that does, too, is right,
     and one that is wrong by d in v has a loss of d squared."""
     there, rng = drives.Drives(folder), np.random.default_rng(3)
@@ -154,13 +154,11 @@ def test_the_student_is_held_to_where_the_small_steps_of_the_teacher_lead(folder
     begun = (batch.x - world_levels.scales(batch.level)[0] * batch.x0) / world_levels.scales(batch.level)[1]
     assert torch.allclose(distill_world.ends(Knows(), batch, None), signal * batch.x0 + noise * begun, atol=1e-4)
 
-    patched = pytest.MonkeyPatch()
-    patched.setattr(distill_world, "windows_of", lambda *_, **__: batch)
-    with patched:
-        for wrong in (0.0, 0.5):
-            queues = world_windows.Queues(there, 2, 40, steps=5, leave=True)
-            loss, numbers = distill_world.loss_of(Knows(wrong), Knows(), there, queues, 0, 12)
-            assert loss == pytest.approx(wrong**2, abs=1e-4) and np.isfinite(list(numbers.values())).all()
+    monkeypatch.setattr(distill_world, "windows_of", lambda *_, **__: batch)
+    for wrong in (0.0, 0.5):
+        queues = world_windows.Queues(there, 2, 40, steps=5, leave=True)
+        loss, numbers = distill_world.loss_of(Knows(wrong), Knows(), there, queues, 0, 12)
+        assert loss == pytest.approx(wrong**2, abs=1e-4) and np.isfinite(list(numbers.values())).all()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from worldrt.export.cli import main
 from worldrt.export.quantize import gate, job
 from worldrt.export.quantize.calibrate import ranges
 from worldrt.export.quantize.measure import magnitude, probe
-from worldrt.export.quantize.runs import Recorded, Size, recorded, size_of
+from worldrt.export.quantize.runs import Recorded, Size, recorded, size_of, usual_size
 from worldrt.export.quantize.scheme import FP8, scheme_of
 
 TASK = "video2world"
@@ -285,6 +285,13 @@ def test_a_run_that_fails_says_why(video, tmp_path):
     with pytest.raises(BackendError, match="sampling run for quantisation failed: .*16"):
         job.quantize_bundle(video, tmp_path / "out", settings)
     assert not any(tmp_path.iterdir())
+
+
+def test_runs_have_the_size_of_the_model_where_that_is_small(video):
+    manifest = load_bundle(video).manifest
+    assert usual_size(manifest) == Size(128, 80, 17)
+    large = replace(manifest.denoisers[TASK], sizes={"480": {"16:9": (832, 480)}}, frames={"16": 93})
+    assert usual_size(replace(manifest, denoisers={TASK: large})) == Size(160, 96, 9)
 
 
 def test_sizes_are_read():

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from worldrt.benchmarks import everything, quality_cli
+from worldrt.benchmarks import everything, quality_cli, quiet
 from worldrt.benchmarks import machine as machines
 from worldrt.benchmarks.costs import cli as predict_cli
 from worldrt.benchmarks.gpu import cli as gpu_cli
@@ -125,6 +125,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return code
     if args.rounds < 1:
         raise InputError(f"--rounds: expected 1 or more, got {args.rounds}")
+    quiet.adopt()
     machine, since = machines.identify(argv), Quiet.now()
 
     def reported(made: Made) -> Report:
@@ -134,7 +135,9 @@ def _main(argv: Sequence[str] | None) -> int:
 
     args.save = lambda made: _save(args, reported(made))
     with tempfile.TemporaryDirectory(prefix="trt-bench-") as scratch:
-        result = reported(args.measure(args, Path(scratch)))
+        made = args.measure(args, Path(scratch))
+    quiet.reap()
+    result = reported(made)
     print(markdown(result), end="", flush=True)  # before it is written, which can fail
     _save(args, result)
     if args.output:

@@ -22,6 +22,8 @@ SIMD = (
     *("asimd", "asimddp", "i8mm", "bf16", "sve"),
 )
 
+ROOMS = ("engine", "export", "kernels", "runtime", "benchmarks")
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -103,13 +105,14 @@ def _gpus() -> tuple[str, ...]:
 
 
 def _commit() -> tuple[str | None, bool]:
-    """The commit of the checkout this module lies in; results that wait to be committed do not make it dirty."""
+    """The commit of the checkout this module lies in, and whether its code is another one."""
     folder = str(Path(__file__).parent)
     top = _output("git", "-C", folder, "rev-parse", "--show-toplevel")
     if not top or not (Path(top.strip()) / "benchmarks" / "worldrt").is_dir():
         return None, False
     head = _output("git", "-C", folder, "rev-parse", "HEAD")
-    changes = _output("git", "-C", top.strip(), "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+    code = (*ROOMS, ":(exclude)benchmarks/results")
+    changes = _output("git", "-C", top.strip(), "status", "--porcelain", "--", *code)
     return (head or "").strip() or None, bool((changes or "").strip())
 
 

@@ -39,7 +39,9 @@ def add(parser: Parser) -> None:
         "--calibration_percentile", type=float, metavar="P", help="of magnitudes; default: 100, the largest"
     )
     group.add_argument(
-        "--calibration_size", metavar="WxHxF", help="pixels and frames of the runs sampled; default: 160x96x9"
+        "--calibration_size",
+        metavar="WxHxF",
+        help="pixels and frames of the runs sampled; default: the model's own, or 160x96x9 where those are large",
     )
 
 

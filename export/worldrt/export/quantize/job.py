@@ -34,7 +34,7 @@ class Settings:
     """What is quantised, by what data, and how much worse it may be.
 
     `keep` finds more weights that stay. `calibration` is a folder of recorded inputs; without one, `size` says which
-    runs are made.
+    runs are made, and without that `runs.usual_size`.
     """
 
     scheme: Scheme
@@ -42,7 +42,7 @@ class Settings:
     calibration: Path | None = None
     percentile: float = LARGEST
     limits: gate.Limits = field(default_factory=gate.Limits)
-    size: Size = field(default_factory=Size)
+    size: Size | None = None
 
 
 def settings_of(
@@ -57,7 +57,7 @@ def settings_of(
         raise InputError(f"--calibration_percentile: expected 50 to 100, got {percentile}")
     if calibration is not None and not calibration.is_dir():
         raise InputError(f"--calibration: {calibration} is no folder; trt-run TASK ... --record_inputs DIR makes one")
-    sized = Size() if size is None else size_of(size)
+    sized = None if size is None else size_of(size)
     return Settings(scheme_of(kind), pattern, calibration, percentile, gate.Limits().loosened(limit), sized)
 
 
@@ -124,13 +124,14 @@ class _Story:
 
     def __post_init__(self) -> None:
         self.exact = float32_twin(self.bundle, self.scratch / "exact")
+        self.size = self.settings.size or runs.usual_size(self.bundle.manifest)
         self.picture = self.scratch / "picture.ppm"
-        runs.write_picture(self.picture, self.settings.size.width, self.settings.size.height)
+        runs.write_picture(self.picture, self.size.width, self.size.height)
 
     def sample(self, bundle: Bundle, task: str, prompt: int) -> Path:
         """A run, recorded into the folder that is returned."""
         folder = self.scratch / f"{bundle.folder.name}-{task}-{prompt}"
-        runs.run(bundle.folder, task, runs.PROMPTS[prompt], self.settings.size, folder, self.picture, seed=prompt)
+        runs.run(bundle.folder, task, runs.PROMPTS[prompt], self.size, folder, self.picture, seed=prompt)
         return folder
 
     def calibrate(self) -> None:

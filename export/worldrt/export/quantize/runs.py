@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from worldrt.engine.bundle import Manifest
 from worldrt.engine.errors import BackendError, InputError
 
 Array = np.ndarray[Any, Any]
@@ -25,6 +26,10 @@ PROMPTS = (
     "Snow falls on a quiet street at night, a tram with lit windows passes",
 )
 """The last one is for the comparison of frames alone; ranges are taken from the others."""
+
+
+SMALL = 200_000
+"""Pixels of a clip that takes seconds on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,16 @@ def size_of(text: str) -> Size:
     if found is None:
         raise InputError(f"--calibration_size '{text}': expected WIDTHxHEIGHTxFRAMES such as 160x96x9")
     return Size(*(int(number) for number in found.groups()))
+
+
+def usual_size(manifest: Manifest) -> Size:
+    """That of the model's own clips where they are small enough for a CPU; a small one otherwise."""
+    own = []
+    for spec in manifest.denoisers.values():
+        width, height = next(iter(next(iter(spec.sizes.values())).values()))
+        own.append(Size(width, height, max(spec.frames.values())))
+    largest = max(own, key=lambda size: size.width * size.height * size.num_frames)
+    return largest if largest.width * largest.height * largest.num_frames <= SMALL else Size()
 
 
 @dataclass(frozen=True)
