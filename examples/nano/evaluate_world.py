@@ -60,9 +60,8 @@ def main() -> None:
     judge = Judge().eval()
     judge.load_state_dict(averaged(args.judge))
     options = {"threads": args.threads}
-    world = World(Models.open([args.bundle], backend="onnxruntime", options=options))
-    if args.steps:
-        world = World(world.models, schedule=methods.swin_dpm(args.steps, PHASES, 1))
+    schedule = methods.swin_dpm(args.steps, PHASES, 1) if args.steps else None
+    world = World(Models.open([args.bundle], backend="onnxruntime", options=options), schedule=schedule)
     found: dict[str, Any] = codec(world, args.nano, args.drives, args.strips)
     found |= steering(world, judge, args.drives, args.seconds, args.strips)
     if args.minutes:
