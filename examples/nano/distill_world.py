@@ -19,7 +19,7 @@ import torch
 from drives import Drives
 from team import together
 from torch import Tensor
-from training import Run
+from training import Run, parser
 from world_levels import FINE, below, scales, shares, x0_of
 from world_net import Models, load
 from world_windows import Batch, Queues, windows_of
@@ -29,15 +29,11 @@ MOST = 40
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = parser(__doc__, steps=4_000, rate=1e-3)
     p.add_argument("--teacher", type=Path, required=True, help="a run of train_world.py")
     p.add_argument("--drives", type=Path, required=True)
-    p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--steps", type=int, default=4000)
     p.add_argument("--windows", type=int, default=4, help="windows of drives in a step")
     p.add_argument("--queues", type=int, default=4, help="running queues in a step")
-    p.add_argument("--rate", type=float, default=1e-3)
-    p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
     args = p.parse_args()
     together(train, args, args.workers)
 

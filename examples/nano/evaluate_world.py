@@ -41,6 +41,8 @@ HELD_OUT = 6_200_000
 BEND = {"DL": -1, "DR": 1}
 LEADS = 24
 """Frames over which the delay is looked for."""
+SHOWN = 6
+"""Clips on the strip of what the decoder makes."""
 
 
 def main() -> None:
@@ -48,7 +50,8 @@ def main() -> None:
     p.add_argument("--bundle", type=Path, required=True)
     p.add_argument("--nano", type=Path, help="the bundle of the Cosmos nano; without it its VAE is not compared")
     p.add_argument("--judge", type=Path, required=True, help="a run of train_judge.py")
-    p.add_argument("--drives", type=int, default=6)
+    p.add_argument("--clips", type=int, default=48, help="drawn ones, for the VAE")
+    p.add_argument("--drives", type=int, default=6, help="steered ones")
     p.add_argument("--seconds", type=int, default=20, help="of each steered drive")
     p.add_argument("--minutes", type=float, default=5.0, help="of the long drive; 0: none")
     p.add_argument("--steps", type=int, help="of each latent, in place of the model's own, as 20 for a teacher")
@@ -62,7 +65,7 @@ def main() -> None:
     options = {"threads": args.threads}
     schedule = methods.swin_dpm(args.steps, PHASES, 1) if args.steps else None
     world = World(Models.open([args.bundle], backend="onnxruntime", options=options), schedule=schedule)
-    found: dict[str, Any] = codec(world, args.nano, args.drives, args.strips)
+    found: dict[str, Any] = codec(world, args.nano, args.clips, args.strips)
     found |= steering(world, judge, args.drives, args.seconds, args.strips)
     if args.minutes:
         found["drift"] = drift(world, judge, round(60 * args.minutes), args.strips)
@@ -86,7 +89,7 @@ def codec(world: World, nano: Path | None, count: int, strips: Path | None) -> d
                 latents, frames = encoded(vae, HELD_OUT + i), frames_of(drive_of(HELD_OUT + i), 0, 12)
                 made = np.stack(list(world.vae.decode(latents[None, :, :12])))
                 found.setdefault("vae_psnr_db", []).append(psnr_db(made, frames))
-                rows += [list(frames[3::8]), list(made[3::8])]
+                rows += [list(frames[3::8]), list(made[3::8])] if i < SHOWN else []
         if strips is not None:
             write_strip(strips / "world-vae.png", rows)
     return {name: round(sum(values) / len(values), 2) for name, values in found.items()}

@@ -8,7 +8,7 @@ workers=${WORKERS:-2}
 python=${PYTHON:-python}
 if [ "${SMOKE:-0}" = 1 ]; then
   few="--steps 2" shards="--clips 1 --images 1" drives="--shards 1"
-  looks="--pictures 2 --videos 2 --steps 2" rides="--drives 1 --seconds 3 --minutes 0.05"
+  looks="--pictures 2 --videos 2 --clips 2 --steps 2" rides="--clips 1 --drives 1 --seconds 3 --minutes 0.05"
 fi
 # freed memory is kept for the next step: a third of the time of a step of the VAE goes into page faults otherwise
 export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=8589934592

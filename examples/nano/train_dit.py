@@ -18,7 +18,7 @@ from encode import LATENTS, SHARD, scene_of
 from one_net import Models, teach_rotary_gradient
 from team import together
 from torch import Tensor
-from training import Run
+from training import Run, parser
 
 from worldrt.export.families.cosmos.denoiser import precondition
 from worldrt.export.families.cosmos.dit import DiT
@@ -62,14 +62,10 @@ class Encoded:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = parser(__doc__, steps=20_000, rate=2e-3)
     p.add_argument("--latents", type=Path, required=True)
-    p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--steps", type=int, default=20000)
     p.add_argument("--images", type=int, default=24, help="pictures in a step")
     p.add_argument("--clips", type=int, default=4, help="clips in a step; one costs as much as five pictures")
-    p.add_argument("--rate", type=float, default=2e-3)
-    p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
     args = p.parse_args()
     together(train, args, args.workers)
 

@@ -19,7 +19,7 @@ from drives import Drives
 from encode_drives import LATENTS
 from team import together
 from torch import Tensor
-from training import Run
+from training import Run, parser
 
 from worldrt.export.families.matrix.vae import DecodeChunk, EncodeChunk
 from worldrt.export.families.matrix.variants import NANO, variant
@@ -34,15 +34,11 @@ BEGIN = 2
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = parser(__doc__, steps=2_000, rate=4e-3)
     p.add_argument("--part", choices=("decoder", "encoder"), required=True)
     p.add_argument("--drives", type=Path, required=True)
-    p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--steps", type=int, default=2000)
     p.add_argument("--crops", type=int, help="steps of the decoder on crops; default: half")
     p.add_argument("--batch", type=int, default=2)
-    p.add_argument("--rate", type=float, default=4e-3)
-    p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
     args = p.parse_args()
     together(train, args, args.workers)
 

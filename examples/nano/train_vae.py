@@ -18,7 +18,7 @@ from render import render
 from scene import sample
 from team import together
 from torch import Tensor
-from training import Run
+from training import Run, parser
 
 CONFIG = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
 STATISTICS = "statistics.json"
@@ -28,13 +28,9 @@ EDGES = 0.5
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--steps", type=int, default=16000)
+    p = parser(__doc__, steps=16_000, rate=1.5e-3)
     p.add_argument("--batch", type=int, default=2)
     p.add_argument("--frames", type=int, help="1 more than a multiple of 4; default: 5 mostly, now and then more")
-    p.add_argument("--rate", type=float, default=1.5e-3)
-    p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
     p.add_argument("--decoder_of", type=Path, metavar="RUN", help="train on the decoder of that run; its latents stay")
     args = p.parse_args()
     together(train, args, args.workers)

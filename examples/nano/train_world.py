@@ -20,7 +20,7 @@ import torch
 from drives import Drives
 from team import together
 from torch import Tensor
-from training import Run
+from training import Run, parser
 from world_levels import scales, x0_of
 from world_net import MODEL, Models
 from world_windows import Queues, windows_of
@@ -31,14 +31,10 @@ the difference is to be vague: marks and trees smear into what they are on avera
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = parser(__doc__, steps=12_000, rate=2e-3)
     p.add_argument("--drives", type=Path, required=True)
-    p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--steps", type=int, default=12000)
     p.add_argument("--windows", type=int, default=8, help="windows of drives in a step")
     p.add_argument("--queues", type=int, default=8, help="running queues in a step")
-    p.add_argument("--rate", type=float, default=2e-3)
-    p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
     args = p.parse_args()
     together(train, args, args.workers)
 

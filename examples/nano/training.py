@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
@@ -17,6 +18,16 @@ SAVE_EVERY_S = 180
 AVERAGE = 0.998
 FALL = 0.4
 """Share of the steps in which the rate falls to nothing. Until then it is constant: a run can be made longer."""
+
+
+def parser(text: str | None, steps: int, rate: float) -> argparse.ArgumentParser:
+    """The flags that every training has, with its own number of steps and rate."""
+    p = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", type=Path, required=True, help="folder of the run")
+    p.add_argument("--steps", type=int, default=steps, help="in all, those of earlier calls included")
+    p.add_argument("--rate", type=float, default=rate, help="of learning")
+    p.add_argument("--workers", type=int, default=1, help="processes; each takes a batch of its own in every step")
+    return p
 
 
 class Run:
