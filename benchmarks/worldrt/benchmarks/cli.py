@@ -125,7 +125,6 @@ def _main(argv: Sequence[str] | None) -> int:
         return code
     if args.rounds < 1:
         raise InputError(f"--rounds: expected 1 or more, got {args.rounds}")
-    quiet.adopt()
     machine, since = machines.identify(argv), Quiet.now()
 
     def reported(made: Made) -> Report:
@@ -134,9 +133,8 @@ def _main(argv: Sequence[str] | None) -> int:
         return report(args.verb, machine, {"rounds": args.rounds} | settings, tables, samples, extra, note)
 
     args.save = lambda made: _save(args, reported(made))
-    with tempfile.TemporaryDirectory(prefix="trt-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="trt-bench-") as scratch, quiet.adopting():
         made = args.measure(args, Path(scratch))
-    quiet.reap()
     result = reported(made)
     print(markdown(result), end="", flush=True)  # before it is written, which can fail
     _save(args, result)

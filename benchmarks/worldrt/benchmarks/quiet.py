@@ -7,6 +7,8 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +25,28 @@ PR_SET_CHILD_SUBREAPER = 36
 """Of Linux's prctl: what a child leaves behind becomes a child of this process, and not of the first one."""
 
 
-def adopt() -> None:
-    """Count the work of all descendants, those too that outlive their parents. Linux only; elsewhere nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def reap() -> None:
-    """Wait for all children that have ended, once nobody else will: what they used is counted from then on."""
+@contextmanager
+def adopting() -> Iterator[None]:
+    """Count the work of all descendants, those too that outlive their parents and end before this does. Linux only;
+    elsewhere nothing."""
+    _adopt(True)
     try:
+        yield
+        _reap()
+    finally:
+        _adopt(False)
+
+
+def _adopt(wanted: bool) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
+
+
+def _reap() -> None:
+    """Wait for all children that have ended, once nobody else will: what they used is counted from then on."""
+    with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    except ChildProcessError:
-        pass
 
 
 @dataclass(frozen=True)
