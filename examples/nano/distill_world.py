@@ -20,7 +20,7 @@ from drives import Drives
 from team import together
 from torch import Tensor
 from training import Run, parser
-from world_levels import FINE, below, scales, shares, x0_of
+from world_levels import FINE, below, scales, shares, step, x0_of
 from world_net import Models, load
 from world_windows import Batch, Queues, windows_of
 
@@ -58,11 +58,12 @@ def loss_of(
         goal = ends(teacher, batch, text)
     x0 = x0_of(batch.x, student.velocity(batch.x, batch.level, text, batch.control), batch.level)
     queues.advance(x0[windows:].detach(), rng)
-    keep, add = shares(batch.level, below(batch.level, FINE))
-    _, noise = scales(batch.level)
+    end = below(batch.level, FINE)
+    off = step(batch.x, x0, batch.level, end) - goal
+    (_, add), (_, noise) = shares(batch.level, end), scales(batch.level)
     is_noisy = (batch.level > 0)[:, None, :, None, None].expand_as(x0)
-    error = ((keep * batch.x + add * x0 - goal)[is_noisy] / (add * noise).expand_as(x0)[is_noisy]) ** 2
-    last = ((keep * batch.x + add * x0.detach() - goal) ** 2).mean((1, 3, 4))[:, 1]
+    error = (off[is_noisy] / (add * noise).expand_as(x0)[is_noisy]) ** 2
+    last = (off.detach() ** 2).mean((1, 3, 4))[:, 1]
     return error.mean(), {"last": last[:windows].mean().item(), "own": last[windows:].mean().item()}
 
 
@@ -72,8 +73,7 @@ def ends(teacher: Models, batch: Batch, text: Tensor) -> Tensor:
     for _ in range(FINE):
         lower = torch.maximum(below(level, 1), end)
         x0 = x0_of(x, teacher.velocity(x, level, text, batch.control), level)
-        keep, add = shares(level, lower)
-        x, level = keep * x + add * x0, lower
+        x, level = step(x, x0, level, lower), lower
     return x
 
 

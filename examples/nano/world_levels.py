@@ -49,6 +49,12 @@ def shares(level_BT: Tensor, lower_BT: Tensor) -> tuple[Tensor, Tensor]:
     return keep, lower_signal - signal * keep
 
 
+def step(x_BCTHW: Tensor, x0_BCTHW: Tensor, level_BT: Tensor, lower_BT: Tensor) -> Tensor:
+    """Latents at a lower level."""
+    keep, add = shares(level_BT, lower_BT)
+    return keep * x_BCTHW + add * x0_BCTHW
+
+
 def x0_of(x_BCTHW: Tensor, v_BCTHW: Tensor, level_BT: Tensor) -> Tensor:
     """What the network's v says of the clean latents."""
     signal, noise = scales(level_BT)

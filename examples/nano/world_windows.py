@@ -10,7 +10,7 @@ from drives import Drives
 from encode_drives import LATENTS
 from scene import Scene, walk
 from torch import Tensor
-from world_levels import FINE, LEVELS, WINDOW, below, of_queue, scales, shares
+from world_levels import FINE, LEVELS, WINDOW, below, of_queue, scales, step
 from world_net import ids
 
 from worldrt.engine.diffusion import TRAINING_STEPS
@@ -86,8 +86,8 @@ class Queues:
         """Take a row, of which this is what the network said."""
         for i, state in enumerate(self._states):
             level = of_queue(state.taken)[None]
-            keep, add = shares(level, below(level, self._steps))
-            state = replace(state, x=(keep * state.x + add * x0[i])[0], taken=state.taken + self._steps)
+            x = step(state.x[None], x0[i][None], level, below(level, self._steps))[0]
+            state = replace(state, x=x, taken=state.taken + self._steps)
             self._states[i] = state if state.taken < FINE else state.moved(rng)
 
     def _begun(self, rng: np.random.Generator) -> _State:

@@ -19,8 +19,6 @@ IDLE = (3, 4)
 """Places of idle and of waiting for disks in its first line."""
 GUESTS = 8
 """Where guests begin, whose time has been counted before."""
-
-
 PR_SET_CHILD_SUBREAPER = 36
 """Of Linux's prctl: what a child leaves behind becomes a child of this process, and not of the first one."""
 

@@ -57,7 +57,7 @@ def of(models: Models, steps: int) -> Scene:
     values serve."""
     manifest = models.opener(TASK).bundle.manifest
     spec, rng = manifest.denoisers[TASK], np.random.default_rng(0)
-    width, height = next(iter(next(iter(spec.sizes.values())).values()))
+    width, height = spec.first_size
     count = min(spec.frames.values())
     latents = (16, 1 + (count - 1) // 4, height // 8, width // 8)
     pictures = _pictures(models, (height, width), rng)

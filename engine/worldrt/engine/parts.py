@@ -90,6 +90,11 @@ class Denoiser(Component):
     layout: Layout | None = None
     chain: tuple[str, ...] = ()
 
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """(width, height) in pixels: of the first aspect ratio of the first resolution."""
+        return next(iter(next(iter(self.sizes.values())).values()))
+
     def block_graph(self, block: int) -> str:
         """The graph that block number `block` is run by; the last one is in `head`."""
         if self.chain:

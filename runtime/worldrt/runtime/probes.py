@@ -167,7 +167,7 @@ def _shape(manifest: Manifest, task: str, case: Case) -> DenoiserShape:
 
 def _size(case: Case, spec: Denoiser | None) -> tuple[int, int]:
     """Width and height in pixels."""
-    own = (128, 80) if spec is None else next(iter(next(iter(spec.sizes.values())).values()))
+    own = (128, 80) if spec is None else spec.first_size
     return case.width or own[0], case.height or own[1]
 
 

@@ -180,7 +180,7 @@ def check_text(name: str, text: str) -> None:
 
 def _check_sparse(spec: Denoiser, size: tuple[int, int], num_frames: int) -> None:
     """Raises `InputError` for what the windows of a sparse model are not made for."""
-    width, height = next(iter(next(iter(spec.sizes.values())).values()))
+    width, height = spec.first_size
     if size != (width, height):
         raise InputError(
             f"{size[0]}x{size[1]}: a sparse model has windows for {width}x{height} alone; leave the size out, or take "

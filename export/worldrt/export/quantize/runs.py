@@ -26,8 +26,6 @@ PROMPTS = (
     "Snow falls on a quiet street at night, a tram with lit windows passes",
 )
 """The last one is for the comparison of frames alone; ranges are taken from the others."""
-
-
 SMALL = 200_000
 """Pixels of a clip that takes seconds on a CPU."""
 
@@ -42,6 +40,10 @@ class Size:
     steps: int = 35
     recorded_steps: int = 8
 
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height * self.num_frames
+
 
 def size_of(text: str) -> Size:
     """`160x96x9`: width, height and frames. Raises `InputError`."""
@@ -53,12 +55,9 @@ def size_of(text: str) -> Size:
 
 def usual_size(manifest: Manifest) -> Size:
     """That of the model's own clips where they are small enough for a CPU; a small one otherwise."""
-    own = []
-    for spec in manifest.denoisers.values():
-        width, height = next(iter(next(iter(spec.sizes.values())).values()))
-        own.append(Size(width, height, max(spec.frames.values())))
-    largest = max(own, key=lambda size: size.width * size.height * size.num_frames)
-    return largest if largest.width * largest.height * largest.num_frames <= SMALL else Size()
+    own = [Size(*spec.first_size, max(spec.frames.values())) for spec in manifest.denoisers.values()]
+    largest = max(own, key=lambda size: size.pixels)
+    return largest if largest.pixels <= SMALL else Size()
 
 
 @dataclass(frozen=True)

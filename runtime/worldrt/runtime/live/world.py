@@ -244,7 +244,7 @@ class World:
         return told.text[branch == "uncond"], conditions
 
     def _format(self, size: tuple[int, int] | None) -> VideoFormat:
-        width, height = size or next(iter(next(iter(self.spec.sizes.values())).values()))
+        width, height = size or self.spec.first_size
         multiple = self.spec.size_multiple_px
         if width < 1 or height < 1 or width % multiple or height % multiple:
             raise InputError(f"size: expected width and height in multiples of {multiple}, got {width}x{height}")
